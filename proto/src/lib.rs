@@ -1,0 +1,50 @@
+//! What the parts of a farm say to each other.
+//!
+//! Pure data: ids, jobs, outcomes, messages, frames and tickets. Nothing here reads a clock, a socket or a disk, so
+//! that the client, the scheduler, its core and the worker can all depend on it, and the core builds for wasm32.
+//!
+//! # The protocol
+//!
+//! Everyone dials out to the scheduler over QUIC with the ALPN [`ALPN`], proving who they are with a certificate of
+//! the farm's own CA. Whoever has none yet dials with [`ALPN_ENROL`] and trades a [ticket](ticket::Ticket)'s secret for
+//! one.
+//!
+//! * A **client** opens one bidirectional stream a request: a [`message::Request`] frame one way, one or more
+//!   [`message::Response`] frames the other, until the scheduler finishes the stream. Blob bytes follow the frame raw.
+//! * A **worker** opens two long-lived bidirectional streams: *control* ([`message::WorkerControl`] one way,
+//!   [`message::SchedulerControl`] the other) and *work* ([`message::WorkerWork`] / [`message::SchedulerWork`]), so
+//!   that a gigabyte of results never delays a cancel. The first frame on each says which it is. Blobs it fetches
+//!   with [`message::Request::GetBlob`] on streams of their own, as a client does.
+//!
+//! Frames are described in [`frame`], what the bytes behind a message mean in [`columns`].
+//!
+//! ## Non-goals
+//!
+//! Compatibility between versions (the ALPN names exactly one), compression, and workers that talk to each other.
+
+pub mod columns;
+pub mod frame;
+pub mod ids;
+pub mod job;
+pub mod message;
+pub mod outcome;
+pub mod ticket;
+
+/// ALPN of the protocol; its number is raised with every incompatible change.
+pub const ALPN: &[u8] = b"farm/1";
+/// ALPN of enrolment: no client certificate, one request, then the connection is over.
+pub const ALPN_ENROL: &[u8] = b"farm-enrol/1";
+
+/// Numbered reasons with which a farm closes a connection, or resets a stream.
+pub mod close {
+    /// All is well: the peer is done.
+    pub const DONE: u32 = 0;
+    /// A frame could not be read: wrong length, wrong bytes, wrong order.
+    pub const PROTOCOL: u32 = 1;
+    /// The certificate names a role that may not do this.
+    pub const FORBIDDEN: u32 = 2;
+    /// The scheduler is going down.
+    pub const SHUTDOWN: u32 = 3;
+    /// The ticket's secret is wrong or its time is over.
+    pub const BAD_TICKET: u32 = 4;
+}
