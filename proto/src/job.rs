@@ -158,7 +158,10 @@ pub struct CommandOptions {
 
 impl Default for CommandOptions {
     fn default() -> Self {
-        Self { stdout: StdoutMode::Text, ok_exit: vec![0] }
+        Self {
+            stdout: StdoutMode::Text,
+            ok_exit: vec![0],
+        }
     }
 }
 

@@ -1,0 +1,255 @@
+//! From a ticket to a connection.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farm_proto::ids::Digest;
+use farm_proto::message::{Enrol, Enrolled};
+use farm_proto::ticket::Ticket;
+use farm_proto::{ALPN, ALPN_ENROL, close};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+
+use crate::identity::{self, Identity};
+use crate::stream::{FrameReader, FrameWriter};
+use crate::{LinkError, transport};
+
+/// The name in every scheduler's certificate: a farm is known by its CA, not by where it runs.
+pub const SERVER_NAME: &str = "farm";
+/// How long a scheduler may take to answer before it counts as unreachable.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection, and the socket under it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub connection: Connection,
+    endpoint: Endpoint,
+}
+
+impl Link {
+    /// Opens a stream for frames both ways.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub async fn open(&self) -> Result<(FrameWriter, FrameReader), LinkError> {
+        let (send, receive) = self.connection.open_bi().await?;
+        Ok((FrameWriter::new(send), FrameReader::new(receive)))
+    }
+
+    /// Closes the connection and waits, shortly, until the peer knows.
+    pub async fn close(&self, code: u32) {
+        self.connection.close(code.into(), b"");
+        // The peer would notice by itself in seconds; this is only to be quick.
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Connects, enrolling first unless an identity for this farm and role is in `identities` already. A new one is kept
+/// there; with `None` it lives as long as the process.
+///
+/// # Errors
+///
+/// The scheduler cannot be reached within [`CONNECT_TIMEOUT`], is another one, or refuses the ticket.
+pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Link, LinkError> {
+    let path = identities.map(|folder| identity::path_in(folder, &ticket.ca, ticket.role));
+    if let Some(known) = path.as_deref().and_then(Identity::load) {
+        match connect_as(ticket, &known).await {
+            // The certificate has run out or its farm was made anew: enrol again.
+            Err(LinkError::Connect {
+                source: quinn::ConnectionError::TransportError(_),
+                ..
+            }) => {}
+            result => return result,
+        }
+    }
+    let enrolled = enrol(ticket).await?;
+    if let Some(path) = path {
+        enrolled.save(&path)?;
+    }
+    connect_as(ticket, &enrolled).await
+}
+
+/// Connects with an identity.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn connect_as(ticket: &Ticket, identity: &Identity) -> Result<Link, LinkError> {
+    dial(ticket, Some(identity), ALPN).await
+}
+
+/// Trades the ticket's secret for an identity.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn enrol(ticket: &Ticket) -> Result<Identity, LinkError> {
+    let link = dial(ticket, None, ALPN_ENROL).await?;
+    let key = KeyPair::generate()?;
+    let csr = CertificateParams::default().serialize_request(&key)?;
+    let (mut writer, mut reader) = link.open().await?;
+    let request = Enrol {
+        secret: ticket.secret.clone(),
+        csr: csr.der().to_vec(),
+    };
+    writer.send(&request, Bytes::new()).await?;
+    writer.finish();
+    let (answer, _) = reader.expect().await?;
+    link.close(close::DONE).await;
+    match answer {
+        Enrolled::Certificate { chain } => Ok(Identity {
+            chain: chain.into_iter().map(CertificateDer::from).collect(),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+        }),
+        Enrolled::Refused { reason } => Err(LinkError::Refused { reason }),
+    }
+}
+
+async fn dial(
+    ticket: &Ticket,
+    identity: Option<&Identity>,
+    alpn: &[u8],
+) -> Result<Link, LinkError> {
+    let address_text = format!("{}:{}", ticket.host, ticket.port);
+    let resolve = |source| LinkError::Resolve {
+        host: ticket.host.clone(),
+        source,
+    };
+    let address = tokio::net::lookup_host((ticket.host.as_str(), ticket.port))
+        .await
+        .map_err(resolve)?
+        .next()
+        .ok_or_else(|| resolve(std::io::ErrorKind::NotFound.into()))?;
+    let local = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = transport::socket(local).map_err(LinkError::Socket)?;
+    let endpoint = Endpoint::new(
+        transport::endpoint_config(),
+        None,
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .map_err(LinkError::Socket)?;
+    let config = client_config(ticket.ca, identity, alpn)?;
+    let connecting = endpoint
+        .connect_with(config, address, SERVER_NAME)
+        .map_err(|_| LinkError::Unexpected("an address that cannot be dialled"))?;
+    let unreachable = || LinkError::Unreachable {
+        address: address_text.clone(),
+        after: CONNECT_TIMEOUT,
+    };
+    let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Err(_) => return Err(unreachable()),
+        Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(unreachable()),
+        // Our own verifier found another CA than the ticket names.
+        Ok(Err(quinn::ConnectionError::TransportError(error)))
+            if error.reason.contains("UnknownIssuer") =>
+        {
+            return Err(LinkError::WrongFarm {
+                address: address_text,
+            });
+        }
+        Ok(Err(source)) => {
+            return Err(LinkError::Connect {
+                address: address_text,
+                source,
+            });
+        }
+        Ok(Ok(connection)) => connection,
+    };
+    Ok(Link {
+        connection,
+        endpoint,
+    })
+}
+
+fn client_config(
+    ca: Digest,
+    identity: Option<&Identity>,
+    alpn: &[u8],
+) -> Result<ClientConfig, LinkError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedCa { ca, provider }));
+    let mut tls = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain.clone(), identity.private_key())?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|_| LinkError::Unexpected("no QUIC cipher suite"))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport::config());
+    Ok(config)
+}
+
+/// Trusts the one CA that a ticket names by its digest. The scheduler sends that CA along in its chain.
+#[derive(Debug)]
+struct PinnedCa {
+    ca: Digest,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let ca = intermediates
+            .iter()
+            .find(|certificate| Digest::of(certificate) == self.ca)
+            .ok_or_else(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("QUIC is TLS 1.3 only".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
