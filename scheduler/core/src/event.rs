@@ -1,0 +1,132 @@
+//! What happens to a farm.
+
+use std::fmt;
+
+use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::message::Batch;
+use farm_proto::outcome::Failure;
+
+use crate::command::FactSeq;
+
+/// Something that happened, told to [`Core::handle`](crate::Core::handle).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event<'a> {
+    /// A user wants a job. Its id is [`Core::next_job`](crate::Core::next_job), or any that no job has had. Answered by
+    /// [`JobAccepted`](crate::Command::JobAccepted) once it is stored.
+    JobSubmitted { job: JobId, spec: NewJob },
+    /// A user wants no more of a job. Changes nothing if the job has ended.
+    JobCancelled { job: JobId },
+    /// A worker found that the job's module cannot be run: the job fails as a whole.
+    JobFailed { worker: WorkerId, job: JobId, failure: &'a Failure },
+    /// The facts up to and including this one are on disk.
+    Persisted { seq: FactSeq },
+
+    /// A worker connected. Its id has never been used before: a worker that comes back is a new one.
+    WorkerJoined { worker: WorkerId, slots: u32 },
+    /// A worker wants to leave, or is wanted to: it gets no more leases, what it has not started is recalled, and
+    /// [`WorkerMayLeave`](crate::Command::WorkerMayLeave) follows when it holds nothing.
+    WorkerDraining { worker: WorkerId },
+    /// A worker's connection is over. Its tasks wait again.
+    WorkerLeft { worker: WorkerId, how: Departure },
+
+    /// Outcomes of tasks. Those that are to be kept are named by [`Fact::Outcomes`](crate::Fact::Outcomes) in the
+    /// [`Persist`](crate::Command::Persist) that comes out of the very next drain; if none does, none is to be kept.
+    BatchArrived { worker: WorkerId, lease: LeaseId, batch: &'a Batch },
+    /// The slot that ran the task died with it. Counts as a crash of the task.
+    TaskLost { worker: WorkerId, lease: LeaseId, task: u64 },
+    /// Tasks that the worker has not started and will not.
+    TasksReturned { worker: WorkerId, lease: LeaseId, first: u64, count: u32 },
+
+    /// [`Core::next_deadline`](crate::Core::next_deadline) has passed. Harmless at any other time.
+    Timeout,
+}
+
+/// A job as the core knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Whose job it is: users share the farm equally.
+    pub owner: String,
+    /// Jobs of one owner run in descending priority, then in order of their ids.
+    pub priority: i32,
+    /// The tasks are `0..tasks`.
+    pub tasks: u64,
+    /// How often a task that failed by its own doing is run again.
+    pub retries: u32,
+    /// The job fails when more tasks than this have failed for good.
+    pub max_failures: Option<u64>,
+    /// Bytes of argument a task, on average: bounds leases. 0 for arguments that are not sent.
+    pub arg_bytes: u64,
+    /// What a task is expected to take, in nanoseconds, where the same function was measured before
+    /// ([`JobView::task_ns`](crate::JobView::task_ns)). Without it, the first leases hold one task a slot.
+    pub task_ns: Option<u64>,
+}
+
+impl NewJob {
+    /// A job of `tasks` tasks without any option.
+    pub fn new(owner: impl Into<String>, tasks: u64) -> Self {
+        Self {
+            owner: owner.into(),
+            priority: 0,
+            tasks,
+            retries: 0,
+            max_failures: None,
+            arg_bytes: 0,
+            task_ns: None,
+        }
+    }
+}
+
+/// How a worker's connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Departure {
+    /// It died, fell silent or broke the protocol: tasks that may have been running are counted as crashed.
+    Lost,
+    /// It was meant to go: nobody is to blame for tasks that it still held.
+    Planned,
+}
+
+/// Why an event was refused. A refused event has changed nothing.
+///
+/// Whatever a worker sends late in good faith is not refused but dropped; a refusal of what came from a worker means
+/// that the worker broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The job's id is taken.
+    JobTaken(JobId),
+    /// There is no such job: there never was, or it has been forgotten.
+    NoSuchJob(JobId),
+    /// The worker's id is taken.
+    WorkerTaken(WorkerId),
+    /// There is no such worker.
+    NoSuchWorker(WorkerId),
+    /// A worker without slots is none.
+    NoSlots(WorkerId),
+    /// The lease was never given out, or the job never leased to that worker.
+    NeverLeased(WorkerId),
+    /// The answer is for tasks that are not in the lease.
+    OutsideLease(LeaseId),
+    /// The offsets of the batch's failures do not ascend, or are not in the batch.
+    BadFailures(LeaseId),
+    /// No fact of this number has been asked to be stored.
+    NoSuchFact(FactSeq),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JobTaken(job) => write!(f, "there already is a job {job}"),
+            Self::NoSuchJob(job) => write!(f, "there is no job {job}"),
+            Self::WorkerTaken(worker) => write!(f, "there already is a worker {worker}"),
+            Self::NoSuchWorker(worker) => write!(f, "there is no worker {worker}"),
+            Self::NoSlots(worker) => write!(f, "worker {worker} offers no slots"),
+            Self::NeverLeased(worker) => write!(f, "worker {worker} answers what it was never asked"),
+            Self::OutsideLease(lease) => write!(f, "an answer to lease {lease} is for tasks outside of it"),
+            Self::BadFailures(lease) => {
+                write!(f, "in an answer to lease {lease}, the failures do not ascend within the batch")
+            }
+            Self::NoSuchFact(seq) => write!(f, "fact {} was never to be stored", seq.0),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
