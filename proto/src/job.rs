@@ -238,6 +238,8 @@ pub struct JobStatus {
     pub owner: String,
     pub function: String,
     pub module: Digest,
+    /// What the job's results are.
+    pub result: ResultEncoding,
     pub state: JobState,
     pub counts: Counts,
     pub priority: i32,
