@@ -32,7 +32,9 @@ pub enum Command {
     /// Lease tasks to a worker. `introduce`: it has had no lease of this job yet (or was told to forget it), so what
     /// the job is has to be sent first.
     SendLease { worker: WorkerId, lease: Lease, introduce: bool },
-    /// Ask for unstarted tasks of a lease; at most `keep` of those not answered are to stay.
+    /// Ask for unstarted tasks of a lease; at most `keep` of those not answered are to stay. Has to be answered by
+    /// [`TasksReturned`](crate::Event::TasksReturned) in any case, with a count of 0 if there is nothing to hand back or
+    /// the lease is unknown: the worker is not asked for more of this lease before.
     Recall { worker: WorkerId, lease: LeaseId, keep: u32 },
     /// The job was cancelled or failed while the worker held tasks of it: it stops them and answers nothing.
     CancelJob { worker: WorkerId, job: JobId },
@@ -40,6 +42,24 @@ pub enum Command {
     ForgetJob { worker: WorkerId, job: JobId },
     /// The draining worker holds nothing any more. Comes once.
     WorkerMayLeave { worker: WorkerId },
+}
+
+impl Command {
+    /// Whether it is for this worker.
+    pub(crate) fn is_for(&self, id: WorkerId) -> bool {
+        match self {
+            Self::SendLease { worker, .. }
+            | Self::Recall { worker, .. }
+            | Self::CancelJob { worker, .. }
+            | Self::ForgetJob { worker, .. }
+            | Self::WorkerMayLeave { worker } => *worker == id,
+            Self::Persist { .. }
+            | Self::JobAccepted { .. }
+            | Self::JobStarted { .. }
+            | Self::OutcomesStored { .. }
+            | Self::JobEnded { .. } => false,
+        }
+    }
 }
 
 /// Number of a fact. Counts from 1 in each core; 0 is before all facts.

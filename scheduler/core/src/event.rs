@@ -34,7 +34,8 @@ pub enum Event<'a> {
     BatchArrived { worker: WorkerId, lease: LeaseId, batch: &'a Batch },
     /// The slot that ran the task died with it. Counts as a crash of the task.
     TaskLost { worker: WorkerId, lease: LeaseId, task: u64 },
-    /// Tasks that the worker has not started and will not.
+    /// Tasks that the worker has not started and will not. The answer to a [`Recall`](crate::Command::Recall), even if
+    /// it is of no task.
     TasksReturned { worker: WorkerId, lease: LeaseId, first: u64, count: u32 },
 
     /// [`Core::next_deadline`](crate::Core::next_deadline) has passed. Harmless at any other time.
@@ -103,7 +104,7 @@ pub enum Refused {
     NoSlots(WorkerId),
     /// The lease was never given out, or the job never leased to that worker.
     NeverLeased(WorkerId),
-    /// The answer is for tasks that are not in the lease.
+    /// The answer is for tasks that were not in the lease.
     OutsideLease(LeaseId),
     /// The offsets of the batch's failures do not ascend, or are not in the batch.
     BadFailures(LeaseId),

@@ -95,11 +95,10 @@ impl RangeSet {
             return;
         }
         let Range { start, end } = range;
-        if let Some((&before, before_end)) = self.ranges.range_mut(..start).next_back()
+        if let Some((_, before_end)) = self.ranges.range_mut(..start).next_back()
             && *before_end > start
         {
             let tail = *before_end;
-            debug_assert!(before < start, "looked up below {start}");
             *before_end = start;
             self.len -= tail - start;
             if tail > end {
@@ -119,9 +118,20 @@ impl RangeSet {
         }
     }
 
-    /// Takes out the whole set.
-    pub fn take(&mut self) -> Self {
-        std::mem::take(self)
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Panics if ranges are empty, overlap or touch, or the length is not theirs.
+    pub(crate) fn check_invariants(&self) {
+        let mut last_end = None;
+        for Range { start, end } in self.iter() {
+            assert!(start < end, "range {start}..{end}");
+            assert!(last_end < Some(start), "ranges overlap or touch at {start}");
+            last_end = Some(end);
+        }
+        assert_eq!(self.len, self.iter().map(|range| range.end - range.start).sum::<u64>(), "length");
     }
 }
 

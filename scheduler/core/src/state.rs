@@ -1,7 +1,9 @@
 //! What the core keeps of each job, worker and owner.
-#[derive(Debug)]
-pub(crate) struct Job;
-#[derive(Debug)]
-pub(crate) struct Worker;
-#[derive(Debug, Default)]
-pub(crate) struct Owners;
+
+mod job;
+mod owner;
+mod worker;
+
+pub(crate) use self::job::{EndedJob, Job, Phase};
+pub(crate) use self::owner::{OwnerId, Owners};
+pub(crate) use self::worker::{Held, Load, Place, Worker};

@@ -59,6 +59,6 @@ pub enum Waiting {
     Outcome { worker: WorkerId, lease: LeaseId, since: Time, ahead: u64 },
     /// For nothing: it has an outcome.
     Nothing,
-    /// For nothing: its job was cancelled or failed before it had an outcome.
-    GivenUp,
+    /// For nothing: its job was cancelled or failed. Whether it had an outcome by then is the store's to know.
+    Ended,
 }

@@ -1,1 +1,183 @@
+//! What always holds.
 
+use std::collections::BTreeMap;
+
+use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::job::JobState;
+
+use crate::command::Command;
+use crate::core::Core;
+use crate::core::persist::Deferred;
+use crate::range_set::RangeSet;
+use crate::state::{Job, Phase, Place, Worker};
+use crate::tally::Tally;
+
+impl Core {
+    /// Checks that the state makes sense. For tests and fuzzers: takes the time of everything there is.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, saying what is wrong.
+    pub fn check_invariants(&self) {
+        for (&id, job) in &self.jobs {
+            self.check_job(id, job);
+            assert!(!self.ended.contains_key(&id), "job {id} has ended and not ended");
+        }
+        for (&id, worker) in &self.workers {
+            self.check_worker(id, worker);
+        }
+        self.check_indices();
+        self.check_facts();
+        self.owners.check_invariants();
+        let waits = self.jobs.values().any(|job| job.runnable && !job.waiting.is_empty());
+        assert!(!waits || self.hungry.is_empty(), "tasks wait, and workers have room");
+        let runnable = self.jobs.values().filter(|job| job.runnable).count();
+        assert_eq!(self.owners.runnable(), runnable, "an owner has jobs that are not");
+        for command in &self.commands {
+            if let Command::SendLease { worker, .. } | Command::Recall { worker, .. } = command {
+                assert!(self.workers.contains_key(worker), "a command is left for worker {worker}, which is gone");
+            }
+        }
+    }
+
+    /// Each task is in exactly one place.
+    fn check_job(&self, id: JobId, job: &Job) {
+        let mut all = RangeSet::new();
+        let mut add = |set: &RangeSet, place: &str| {
+            set.check_invariants();
+            for range in set.iter() {
+                assert!(range.end <= job.tasks, "job {id} has no task {}, but it is {place}", range.end - 1);
+                assert_eq!(all.intersection(range.clone()).next(), None, "tasks of job {id} are twice: {place}");
+                all.insert(range);
+            }
+        };
+        add(&job.waiting, "waiting");
+        add(&job.last_chance, "waiting for its last chance");
+        for (due, tasks) in &job.retrying {
+            assert!(!tasks.is_empty(), "job {id} has nothing to retry at {due}");
+            assert!(self.retries.contains(&(*due, id)), "job {id} has a retry at {due} that nobody waits for");
+            add(tasks, "waiting for another attempt");
+        }
+        let mut leased = 0;
+        for (lease, worker) in &job.leases {
+            let held = self.workers.get(worker).and_then(|worker| worker.leases.get(lease));
+            let Some(held) = held else { panic!("worker {worker} does not hold lease {lease} of job {id}") };
+            assert_eq!(held.job, id, "lease {lease} is of another job");
+            add(&held.remaining, "leased");
+            leased += held.remaining.len();
+        }
+        assert_eq!(job.leased, leased, "leased tasks of job {id}");
+        assert_eq!(job.counts().total(), job.tasks, "the tasks of job {id} do not add up: {:?}", job.counts());
+        assert!(
+            job.cancelled > 0 || all.len() + job.succeeded + job.failed == job.tasks,
+            "a task of job {id} is nowhere"
+        );
+
+        for tally in [&job.attempts, &job.crashes, &job.losses] {
+            tally.check_invariants();
+            let exceptional = tally.runs_in(0..u64::MAX).all(|(run, _)| covered(&all, &run));
+            assert!(exceptional, "job {id} remembers what is over");
+        }
+        let last_chances = job.crashes.runs_in(0..u64::MAX);
+        for (run, crashes) in last_chances {
+            assert!(crashes < self.config.crash_limit, "tasks {run:?} of job {id} have crashed too often");
+            let is_last = crashes + 1 >= self.config.crash_limit;
+            assert!(!is_last || job.waiting.intersection(run).next().is_none(), "a last chance is no last chance");
+        }
+        assert!(runs_cover(&job.attempts, &job.crashes), "job {id} has tasks with more crashes than attempts");
+
+        assert_eq!(job.runnable, job.has_work(), "job {id} is runnable without work or the reverse");
+        assert_eq!(job.runnable, self.owners.has(job.owner, job.priority, id), "the owner of job {id} does not know");
+        assert!(id < self.next_job, "job {id} is ahead of its time");
+        match job.phase {
+            Phase::Storing => assert!(!job.started, "job {id} began before it was stored"),
+            Phase::Live => {
+                assert!(!job.is_complete(), "job {id} has nothing left, and goes on");
+                assert!(job.max_failures.is_none_or(|most| job.failed <= most), "job {id} has failed, and goes on");
+            }
+            Phase::Ending(state) => {
+                assert!(all.is_empty(), "job {id} has ended, and has tasks left");
+                assert_eq!(state == JobState::Done, job.is_complete(), "job {id} is not {state:?}");
+            }
+        }
+        for worker in &job.known {
+            let knows = self.workers.get(worker).is_some_and(|worker| worker.knows.contains(&id));
+            assert!(knows, "worker {worker} does not know job {id}");
+        }
+    }
+
+    /// What a worker holds adds up, and is of jobs that know it.
+    fn check_worker(&self, id: WorkerId, worker: &Worker) {
+        let held: u64 = worker.leases.values().map(|held| held.remaining.len()).sum();
+        assert_eq!(worker.held, held, "tasks that worker {id} holds");
+        let last_chances = worker.leases.values().filter(|held| held.last_chance).count();
+        assert_eq!(worker.last_chances as usize, last_chances, "last chances that worker {id} holds");
+        assert!(last_chances <= 1, "worker {id} holds {last_chances} last chances");
+        for (lease, held) in &worker.leases {
+            assert!(*lease < self.next_lease, "lease {lease} is ahead of its time");
+            assert!(!held.remaining.is_empty(), "lease {lease} has ended, and worker {id} holds it");
+            let bounds = held.first..held.first + u64::from(held.count);
+            assert!(held.remaining.iter().all(|range| bounds.start <= range.start && range.end <= bounds.end));
+            let job = self.jobs.get(&held.job);
+            assert!(job.is_some_and(|job| job.leases.get(lease) == Some(&id)), "lease {lease} is not of its job");
+            assert!(worker.knows.contains(&held.job), "worker {id} holds what it does not know");
+        }
+        for job in &worker.knows {
+            let known = self.jobs.get(job).is_some_and(|job| job.known.contains(&id));
+            assert!(known, "worker {id} knows job {job}, which does not know it");
+        }
+        assert!(!worker.dismissed || worker.held == 0, "worker {id} may leave with what it holds");
+        assert!(!worker.draining || worker.dismissed || worker.held > 0, "worker {id} may leave and was not told");
+        assert_eq!(worker.place, Self::place_of(worker, &self.config), "worker {id} is out of place");
+    }
+
+    /// The indices say what the workers and jobs say.
+    fn check_indices(&self) {
+        let places = || self.workers.iter().map(|(&id, worker)| (id, worker.place));
+        let indexed = |key: fn(Place) -> Option<u64>| -> BTreeMap<WorkerId, u64> {
+            places().filter_map(|(id, place)| Some((id, key(place)?))).collect()
+        };
+        let hungry: BTreeMap<_, _> = self.hungry.iter().map(|&(key, id)| (id, key)).collect();
+        assert_eq!(hungry, indexed(|place| place.hungry), "hungry workers");
+        assert_eq!(hungry.len(), self.hungry.len(), "a worker is hungry twice");
+        let queued: BTreeMap<_, _> = self.queued.iter().map(|&(key, id)| (id, key)).collect();
+        assert_eq!(queued, indexed(|place| place.queued), "workers with something to take back");
+        assert_eq!(queued.len(), self.queued.len(), "a worker is queued twice");
+        assert_eq!(self.total_slots, places().map(|(_, place)| place.slots).sum::<u64>(), "slots");
+        assert_eq!(self.free_slots, places().map(|(_, place)| place.free).sum::<u64>(), "free slots");
+        for &(due, id) in &self.retries {
+            let waits = self.jobs.get(&id).is_some_and(|job| job.retrying.contains_key(&due));
+            assert!(waits, "a retry of job {id} at {due} is nobody's");
+        }
+    }
+
+    /// What is deferred waits for facts that are on their way.
+    fn check_facts(&self) {
+        assert!(self.persisted <= self.last_fact, "a fact was stored that is none");
+        let mut last = self.persisted;
+        for &(seq, deferred) in &self.deferred {
+            assert!(last <= seq && self.persisted < seq && seq <= self.last_fact, "{deferred:?} waits for {seq:?}");
+            last = seq;
+        }
+        for (&id, job) in &self.jobs {
+            let opens = self.deferred.iter().any(|&(_, deferred)| deferred == Deferred::Open(id));
+            let closes = self.deferred.iter().filter(|&&(_, deferred)| deferred == Deferred::Close(id)).count();
+            assert!(opens || job.phase != Phase::Storing, "job {id} will never begin");
+            assert_eq!(closes, usize::from(matches!(job.phase, Phase::Ending(_))), "closings of job {id}");
+        }
+    }
+}
+
+/// Whether all of `range` is in `set`.
+fn covered(set: &RangeSet, range: &std::ops::Range<u64>) -> bool {
+    set.intersection(range.clone()).next().as_ref() == Some(range)
+}
+
+/// Whether no count in `part` is greater than in `whole`.
+fn runs_cover(whole: &Tally, part: &Tally) -> bool {
+    let mut runs = part.runs_in(0..u64::MAX);
+    runs.all(|(run, count)| {
+        let found: Vec<_> = whole.runs_in(run.clone()).filter(|&(_, other)| other >= count).collect();
+        found.iter().map(|(part, _)| part.end - part.start).sum::<u64>() == run.end - run.start
+    })
+}

@@ -19,7 +19,7 @@ use crate::command::{Command, FactSeq};
 use crate::config::Config;
 use crate::core::persist::Deferred;
 use crate::event::{Event, Refused};
-use crate::state::{Job, Owners, Worker};
+use crate::state::{EndedJob, Job, Owners, Worker};
 use crate::time::Time;
 
 /// The scheduler: jobs, workers, and who runs what.
@@ -65,7 +65,9 @@ use crate::time::Time;
 pub struct Core {
     config: Config,
     now: Time,
+    /// Jobs that have not ended, or whose end is not stored.
     jobs: BTreeMap<JobId, Job>,
+    ended: BTreeMap<JobId, EndedJob>,
     workers: BTreeMap<WorkerId, Worker>,
     owners: Owners,
     next_job: JobId,
@@ -99,6 +101,7 @@ impl Core {
             config,
             now: Time::ZERO,
             jobs: BTreeMap::new(),
+            ended: BTreeMap::new(),
             workers: BTreeMap::new(),
             owners: Owners::default(),
             next_job: JobId(1),

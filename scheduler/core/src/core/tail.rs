@@ -1,1 +1,87 @@
+//! The tail: unstarted tasks are taken back from those who have much for those who have nothing.
 
+use farm_proto::ids::WorkerId;
+
+use crate::command::Command;
+use crate::core::Core;
+use crate::time::nanos;
+
+/// The most workers that are asked at a time.
+const ASKED: usize = 8;
+
+impl Core {
+    /// Asks for tasks to be handed back if slots are free and nothing waits.
+    ///
+    /// Nothing goes back and forth: a worker is asked only for what would wait a while, only for as much as leaves both
+    /// sides with the same to do for each slot, and for no lease again before it has answered. What comes back is leased
+    /// to the emptiest worker first, so that each round fills a free slot.
+    pub(super) fn shorten_tail(&mut self) {
+        self.recheck = None;
+        if self.free_slots == 0 || self.owners.any_work() {
+            return;
+        }
+        let mut free = self.free_slots;
+        let longest: Vec<_> = self.queued.iter().rev().take(ASKED).map(|&(_, worker)| worker).collect();
+        for worker in longest {
+            if free == 0 {
+                break;
+            }
+            let asked = self.ask_back(worker, free);
+            if asked == 0 {
+                // It is not worth the while yet, but its tasks may turn out to take longer than they usually do.
+                self.recheck = Some(self.now + self.config.recall_worth);
+            }
+            free = free.saturating_sub(asked);
+        }
+    }
+
+    /// Asks one worker for its last leases' tasks, on behalf of `free` slots. Returns how many were asked for.
+    fn ask_back(&mut self, id: WorkerId, free: u64) -> u64 {
+        let Some(worker) = self.workers.get(&id) else { return 0 };
+        // A worker that had nothing to hand back is not pestered.
+        if worker.asked.is_some_and(|asked| self.now < asked + self.config.recall_worth) {
+            return 0;
+        }
+        let slots = u64::from(worker.slots);
+        let load = worker.load(nanos(self.config.long_task));
+        // That nothing was heard since then tells more than any estimate.
+        let silent = nanos(self.now - worker.silent_since);
+        let silent = silent.saturating_mul(load.recallable.div_ceil(slots));
+        if (load.recallable_ns / slots).max(silent) < nanos(self.config.recall_worth) {
+            return 0;
+        }
+
+        let share = u128::from(load.recallable) * u128::from(free);
+        // Not more than `recallable`.
+        let asked = u64::try_from(share.div_ceil(u128::from(free + slots))).unwrap_or(u64::MAX);
+        let mut left = asked.min(load.recallable);
+        // From the back: of each lease, what is not covered by the slots after those in front of it.
+        let mut in_front = worker.held;
+        let mut recalls = Vec::new();
+        for (&lease, held) in worker.leases.iter().rev() {
+            let remaining = held.remaining.len();
+            in_front -= remaining;
+            let queued = remaining - remaining.min(slots.saturating_sub(in_front));
+            let take = if held.recalled { 0 } else { queued.min(left) };
+            if take > 0 {
+                // A lease has at most `u32::MAX` tasks.
+                recalls.push((lease, (remaining - take) as u32));
+                left -= take;
+            }
+            if left == 0 || in_front == 0 {
+                break;
+            }
+        }
+        let asked = asked - left;
+        let Some(worker) = self.workers.get_mut(&id) else { return 0 };
+        worker.asked = Some(self.now);
+        for (lease, keep) in recalls {
+            if let Some(held) = worker.leases.get_mut(&lease) {
+                held.recalled = true;
+            }
+            self.commands.push_back(Command::Recall { worker: id, lease, keep });
+        }
+        self.place(id);
+        asked
+    }
+}
