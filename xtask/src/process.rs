@@ -32,25 +32,18 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs `command` with our own stdout and stderr; anything but success is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{}`", shown(command)))?;
     check(command, status)
 }
 
 /// Runs `command` and returns its stdout; its stderr is shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
     }
     check(command, output.status)?;
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("`{}` did not print text", shown(command)))
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` did not print text", shown(command)))
 }
 
 /// Like [`run`], but ends the program when it takes longer than `limit`. stdout is dropped.

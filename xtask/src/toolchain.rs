@@ -88,7 +88,9 @@ impl GuestCompiler {
         }
         if source != Source::Rustup {
             match debian.make(&at_hand) {
-                Ok(rustc) => return Ok(Self { rustc: rustc.into() }),
+                Ok(rustc) => {
+                    return Ok(Self { rustc: rustc.into() });
+                }
                 Err(error) => note(&mut failures, "Debian's packages", &format!("{error:#}")),
             }
         }
@@ -100,14 +102,15 @@ impl GuestCompiler {
         )
     }
 
+    /// Where cargo builds with this compiler: apart from the host's, since it may be another release, and cargo would
+    /// throw the artefacts of one away each time it sees the other.
+    pub(crate) fn target_folder(workspace: &Workspace) -> PathBuf {
+        workspace.output().join("guest-build")
+    }
+
     /// Makes `command`, a cargo or a `farm build`, use this compiler.
-    ///
-    /// Its builds go to a folder of their own: the compiler may be another release than the host's, and cargo would
-    /// throw the host's artefacts away each time it sees the other one.
-    pub(crate) fn apply<'c>(&self, workspace: &Workspace, command: &'c mut Command) -> &'c mut Command {
-        command
-            .env("RUSTC", &self.rustc)
-            .env("CARGO_TARGET_DIR", workspace.output().join("guest-build"))
+    pub(crate) fn apply(&self, workspace: &Workspace, command: &mut Command) {
+        command.env("RUSTC", &self.rustc).env("CARGO_TARGET_DIR", Self::target_folder(workspace));
     }
 }
 
@@ -128,11 +131,8 @@ fn has_targets(rustc: &OsString) -> Result<bool> {
     let rustlib = sysroot(rustc)?.join("lib").join("rustlib");
     // An interrupted rustup can leave an empty folder, so look for the standard library itself.
     Ok(TARGETS.iter().all(|target| {
-        fs::read_dir(rustlib.join(target).join("lib")).is_ok_and(|files| {
-            files
-                .flatten()
-                .any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
-        })
+        fs::read_dir(rustlib.join(target).join("lib"))
+            .is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
     }))
 }
 
@@ -140,15 +140,8 @@ fn add_with_rustup() -> Result<()> {
     if !exists("rustup") {
         bail!("there is no `rustup` on the PATH");
     }
-    say(format!(
-        "rustup target add {} (for up to {} s)",
-        TARGETS.join(" "),
-        RUSTUP_LIMIT.as_secs()
-    ));
-    run_for(
-        Command::new("rustup").args(["target", "add"]).args(TARGETS),
-        RUSTUP_LIMIT,
-    )
+    say(format!("rustup target add {} (for up to {} s)", TARGETS.join(" "), RUSTUP_LIMIT.as_secs()));
+    run_for(Command::new("rustup").args(["target", "add"]).args(TARGETS), RUSTUP_LIMIT)
 }
 
 /// Waits until no other process holds the lock; it is given back when the file is dropped, also by a crash.

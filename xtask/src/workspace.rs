@@ -11,36 +11,26 @@ use anyhow::{Context as _, Result};
 #[derive(Debug)]
 pub(crate) struct Workspace {
     root: PathBuf,
+    /// Where host builds go: [`Workspace::output`], unless `CARGO_TARGET_DIR` or cargo's configuration say otherwise.
     cargo_target: PathBuf,
 }
 
 impl Workspace {
     pub(crate) fn locate() -> Result<Self> {
         // `cargo run` says where the package is now; the compiled-in path is for a binary started by hand.
-        let package = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = package
-            .parent()
-            .context("xtask's package has no parent folder")?
-            .to_path_buf();
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().context("xtask's package has no parent folder")?.to_path_buf();
         // Wherever cargo was told to build, this very binary is `<target>/debug/xtask`.
         let executable = env::current_exe().context("cannot tell where xtask itself is")?;
-        let cargo_target = executable
-            .ancestors()
-            .nth(2)
-            .context("xtask is not in a cargo target folder")?
-            .to_path_buf();
+        let cargo_target =
+            executable.ancestors().nth(2).context("xtask is not in a cargo target folder")?.to_path_buf();
         Ok(Self { root, cargo_target })
     }
 
     /// The top folder of the repository.
     pub(crate) fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Where host builds go, unless `CARGO_TARGET_DIR` says otherwise the same as [`Self::output`].
-    pub(crate) fn cargo_target(&self) -> &Path {
-        &self.cargo_target
     }
 
     /// Where tasks put what is not cargo's, always `target` of this checkout.
@@ -62,10 +52,7 @@ impl Workspace {
     pub(crate) fn cargo<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut command = Command::new(cargo);
-        command
-            .args(arguments)
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", &self.cargo_target);
+        command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.cargo_target);
         command
     }
 }

@@ -43,11 +43,7 @@ struct Family {
 impl Family {
     /// Compiler, library sources and the host's library: what a release of rustc is cut into.
     fn packages(suffix: &str) -> [String; 3] {
-        [
-            format!("rustc{suffix}"),
-            format!("rust{suffix}-src"),
-            format!("libstd-rust{suffix}-dev"),
-        ]
+        [format!("rustc{suffix}"), format!("rust{suffix}-src"), format!("libstd-rust{suffix}-dev")]
     }
 }
 
@@ -59,18 +55,13 @@ impl Toolchain {
     /// The compiler, if an earlier run finished and the linker that it uses is still there.
     pub(crate) fn finished(&self) -> Option<PathBuf> {
         let linker = fs::read_to_string(self.marker()).ok()?;
-        Path::new(linker.trim_end())
-            .exists()
-            .then(|| self.wrapper())
+        Path::new(linker.trim_end()).exists().then(|| self.wrapper())
     }
 
-    /// Makes the compiler. What an interrupted run left is redone, except for downloads that are complete.
+    /// Makes the compiler. What an interrupted run left is thrown away first.
     pub(crate) fn make(&self, at_hand: &OsString) -> Result<PathBuf> {
         for tool in ["apt-get", "dpkg-deb"] {
-            ensure!(
-                exists(tool),
-                "there is no `{tool}`: this is not Debian or Ubuntu"
-            );
+            ensure!(exists(tool), "there is no `{tool}`: this is not Debian or Ubuntu");
         }
         let linker = linker(at_hand)?;
         let start = Instant::now();
@@ -78,9 +69,9 @@ impl Toolchain {
             "making a compiler for guests from Debian's packages in {} (about 2 minutes, 1 GB)",
             self.folder.display()
         ));
-        for stale in [self.marker(), self.root(), self.folder.join("std")] {
-            remove(&stale)?;
-        }
+        // The marker goes first, so that at no time it stands for half a folder.
+        remove(&self.marker())?;
+        remove(&self.folder)?;
         fs::create_dir_all(&self.folder)?;
 
         let apt = Apt::new(self.folder.join("apt"))?;
@@ -95,11 +86,8 @@ impl Toolchain {
         let archives = apt.download(&self.folder.join("deb"), &packages)?;
         say(format!("3/4 unpacking {} packages", archives.len()));
         for archive in &archives {
-            run(Command::new("dpkg-deb")
-                .arg("-x")
-                .arg(archive)
-                .arg(self.root()))
-            .context("unpacking failed; is the disk full?")?;
+            run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(self.root()))
+                .context("unpacking failed; is the disk full?")?;
         }
         self.write_wrapper(&linker)?;
         say(format!("4/4 compiling std for {}", TARGETS.join(" and ")));
@@ -109,10 +97,7 @@ impl Toolchain {
             remove(&self.folder.join(spent))?;
         }
         fs::write(self.marker(), format!("{}\n", linker.display()))?;
-        say(format!(
-            "the compiler for guests is ready after {} s",
-            start.elapsed().as_secs()
-        ));
+        say(format!("the compiler for guests is ready after {} s", start.elapsed().as_secs()));
         Ok(self.wrapper())
     }
 
@@ -132,32 +117,22 @@ impl Toolchain {
     /// A script that starts the unpacked compiler with its own libraries and the linker of the compiler at hand.
     fn write_wrapper(&self, linker: &Path) -> Result<()> {
         let usr = self.root().join("usr");
-        let rustc = find(&usr, &|name| {
-            name == "rustc" || name.starts_with("rustc-1.")
-        })
-        .filter(|path| path.is_file())
-        .context("the packages hold no `rustc`")?;
+        let rustc = find(&usr, &|name| name == "rustc" || name.starts_with("rustc-1."))
+            .filter(|path| path.is_file())
+            .context("the packages hold no `rustc`")?;
         let driver = find(&usr, &|name| name.starts_with("librustc_driver"))
             .context("the packages hold no `librustc_driver`")?;
-        let libraries = driver
-            .parent()
-            .context("`librustc_driver` is in no folder")?;
+        let libraries = driver.parent().context("`librustc_driver` is in no folder")?;
         let mut search = vec![libraries.to_path_buf()];
         if let Some(multiarch) = libraries.file_name() {
             // Some libraries are in `/lib`, some of LLVM's may be in a folder of its own.
-            search.extend([
-                usr.join("lib").join(multiarch),
-                self.root().join("lib").join(multiarch),
-            ]);
+            search.extend([usr.join("lib").join(multiarch), self.root().join("lib").join(multiarch)]);
         }
         if let Some(llvm) = find(&usr, &|name| name.starts_with("libLLVM")) {
             search.extend(llvm.parent().map(Path::to_path_buf));
         }
         search.dedup();
-        let search = search
-            .iter()
-            .map(|folder| folder.display().to_string())
-            .collect::<Vec<_>>();
+        let search = search.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>();
         let bin = linker.parent().context("the linker is in no folder")?;
         let script = format!(
             "#!/bin/sh\nexport LD_LIBRARY_PATH='{}'\nexport PATH=\"$PATH:{bin}:{bin}/gcc-ld\"\nexec '{}' \"$@\"\n",
@@ -167,8 +142,8 @@ impl Toolchain {
         );
         fs::write(self.wrapper(), script)?;
         fs::set_permissions(self.wrapper(), fs::Permissions::from_mode(0o755))?;
-        let version = output(Command::new(self.wrapper()).arg("--version"))
-            .context("the unpacked compiler does not start")?;
+        let version =
+            output(Command::new(self.wrapper()).arg("--version")).context("the unpacked compiler does not start")?;
         say(format!("    {}", version.trim_end()));
         Ok(())
     }
@@ -178,10 +153,7 @@ impl Toolchain {
         let scratch = self.folder.join("std");
         fs::create_dir_all(scratch.join("src"))?;
         // A workspace of its own, or cargo would take it for a forgotten member of the one around it.
-        fs::write(
-            scratch.join("Cargo.toml"),
-            "[package]\nname = \"scratch\"\nedition = \"2024\"\n\n[workspace]\n",
-        )?;
+        fs::write(scratch.join("Cargo.toml"), "[package]\nname = \"scratch\"\nedition = \"2024\"\n\n[workspace]\n")?;
         fs::write(scratch.join("src").join("lib.rs"), "")?;
 
         let wasi_libc = find(&self.root(), &|name| name == "crt1-command.o")
@@ -280,9 +252,8 @@ impl Apt {
                 }
             );
         };
-        let mut chosen = Family::packages(&family.suffix)
-            .map(|package| format!("{package}={}", family.version))
-            .to_vec();
+        let mut chosen =
+            Family::packages(&family.suffix).map(|package| format!("{package}={}", family.version)).to_vec();
         chosen.push("wasi-libc".to_owned());
         // The run-time part of the compiler is a package named after the release, and needs LLVM, which needs more.
         for needed in self.depends(&chosen, false)? {
@@ -313,10 +284,7 @@ impl Apt {
                 versions
                     .into_iter()
                     .filter(|version| others.iter().all(|other| other.contains(version)))
-                    .map(|version| Family {
-                        suffix: suffix.to_owned(),
-                        version,
-                    }),
+                    .map(|version| Family { suffix: suffix.to_owned(), version }),
             );
         }
         Ok(families)
@@ -325,11 +293,7 @@ impl Apt {
     /// The versions of a package that can be fetched, the newest first; empty if it is not known.
     fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = output(self.command("apt-cache").args(["madison", package]))?;
-        Ok(table
-            .lines()
-            .filter_map(|line| line.split('|').nth(1))
-            .map(|version| version.trim().to_owned())
-            .collect())
+        Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
     }
 
     /// LLVM, on which `package` depends, and all the libraries that LLVM needs beyond those of every machine.
@@ -359,12 +323,8 @@ impl Apt {
     /// Fetches the packages into `folder` and names the archives.
     fn download(&self, folder: &Path, packages: &[String]) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(folder)?;
-        run(self
-            .command("apt-get")
-            .arg("download")
-            .args(packages)
-            .current_dir(folder))
-        .context("fetching the packages failed; apt's own message is above")?;
+        run(self.command("apt-get").arg("download").args(packages).current_dir(folder))
+            .context("fetching the packages failed; apt's own message is above")?;
         let mut archives = Vec::new();
         for file in fs::read_dir(folder)? {
             let path = file?.path();
@@ -410,13 +370,8 @@ fn linker(rustc: &OsString) -> Result<PathBuf> {
     let host = host
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
-        .with_context(|| {
-            format!("`{} -vV` does not say what it runs on", rustc.to_string_lossy())
-        })?;
-    let path = sysroot(rustc)?
-        .join("lib/rustlib")
-        .join(host)
-        .join("bin/rust-lld");
+        .with_context(|| format!("`{} -vV` does not say what it runs on", rustc.to_string_lossy()))?;
+    let path = sysroot(rustc)?.join("lib/rustlib").join(host).join("bin/rust-lld");
     ensure!(
         path.exists(),
         "`{}` has no `rust-lld`, which links WebAssembly on {ARCH}; use rustup's toolchain",
@@ -459,10 +414,7 @@ mod tests {
     use super::*;
 
     fn family(suffix: &str, version: &str) -> Family {
-        Family {
-            suffix: suffix.to_owned(),
-            version: version.to_owned(),
-        }
+        Family { suffix: suffix.to_owned(), version: version.to_owned() }
     }
 
     #[test]
