@@ -1,0 +1,57 @@
+//! The example modules, built for the sandbox.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::run;
+use crate::toolchain::{GuestCompiler, Source};
+use crate::workspace::Workspace;
+
+/// Builds every module in `modules/` to `target/guests/NAME.wasm`, after the compiler and `farm` if need be.
+pub(crate) fn build(workspace: &Workspace, source: Source) -> Result<()> {
+    let compiler = GuestCompiler::ensure(workspace, source)?;
+    build_farm(workspace)?;
+    fs::create_dir_all(workspace.guests())?;
+    for folder in modules(workspace)? {
+        build_module(workspace, &compiler, &folder)?;
+    }
+    Ok(())
+}
+
+/// Builds the `farm` binary.
+///
+/// As part of the whole workspace, so that the features of shared dependencies, and with them their artefacts, are the
+/// same as those of the tests.
+fn build_farm(workspace: &Workspace) -> Result<()> {
+    run(&mut workspace.cargo(["build", "--workspace", "--bin", "farm"]))
+}
+
+/// `farm build`, as a user would type it.
+fn build_module(workspace: &Workspace, compiler: &GuestCompiler, folder: &Path) -> Result<()> {
+    let name = folder.file_name().unwrap_or_default();
+    let module = workspace.guests().join(name).with_extension("wasm");
+    // Whoever reads the module meanwhile, a running test say, sees the old one or the new one whole.
+    let fresh = module.with_extension(format!("{}.new", std::process::id()));
+    let mut command = Command::new(workspace.farm());
+    command.arg("build").arg(folder).arg("--out").arg(&fresh);
+    compiler.apply(workspace, &mut command);
+    run(&mut command)?;
+    fs::rename(&fresh, &module).with_context(|| format!("`farm build` did not write `{}`", fresh.display()))
+}
+
+/// The folders in `modules/` that hold a crate, by name.
+fn modules(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let folder = workspace.root().join("modules");
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let path = entry?.path();
+        if path.join("Cargo.toml").exists() {
+            modules.push(path);
+        }
+    }
+    modules.sort();
+    Ok(modules)
+}
