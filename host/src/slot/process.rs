@@ -1,0 +1,387 @@
+//! The slot's side: a process that runs one task at a time.
+//!
+//! Three threads: one runs tasks, on a stack of its own size; one does nothing but wait for the agent to go away, and
+//! then ends the process whatever the guest is at; the main one waits for the first.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use farm_proto::columns::{Columns, ColumnsError};
+use farm_proto::frame::{self, FrameError, HEADER_LEN};
+use farm_proto::ids::JobId;
+use farm_proto::outcome::{Captured, Failure, FailureKind};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Resource, Rlimit, Signal};
+
+use super::command::{Command, Details, JobSetup, Recent};
+use super::ring::{Header, Kind, MAX_DETAILS, MAX_RESULT, Writer};
+use super::shared::{Shared, Word, now_ns};
+use super::span;
+use crate::sandbox::{Ended, Sandbox, SandboxSpec, Task};
+
+/// Stack of the thread that runs guests: what the sandbox allows them, and room for the host's own frames below.
+/// It is address space, not memory, until it is used.
+const STACK: usize = 64 << 20;
+/// A task's progress is passed on at most this often.
+const PROGRESS_EVERY_NS: u64 = 100_000_000;
+/// A result buffer that has grown larger than this is given back.
+const KEEP_BUFFER: usize = 4 << 20;
+/// How much is read from the socket at once.
+const READ: usize = 256 << 10;
+
+/// Why a slot ends by itself.
+#[derive(Debug, thiserror::Error)]
+enum SlotError {
+    #[error("this command is for workers, which start it with its channels as stdin and stdout")]
+    ByHand(#[source] io::Error),
+    #[error("cannot talk to the worker")]
+    Io(#[from] io::Error),
+    #[error("a command that cannot be read")]
+    Frame(#[from] FrameError),
+    #[error("arguments that cannot be read")]
+    Columns(#[from] ColumnsError),
+}
+
+/// The whole life of a slot process.
+///
+/// The agent starts it with one end of a Unix socket pair as stdin, the shared memory as stdout, and stderr for
+/// anything that should be in the worker's log. It ends, at the latest, when the other end of the socket is closed.
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What else could be done if stderr is gone, too?
+            let _ = writeln!(io::stderr(), "farm slot: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), SlotError> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    let memory = io::stdout().as_fd().try_clone_to_owned()?;
+    let shared = Arc::new(Shared::open(memory).map_err(SlotError::ByHand)?);
+    // Nobody is to write into the memory, or read commands, by the way of print! and the like.
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;
+    rustix::stdio::dup2_stdout(&null).map_err(io::Error::from)?;
+    harden();
+
+    let socket = UnixStream::from(socket);
+    let watched = socket.try_clone()?;
+    thread::Builder::new()
+        .name("watch".to_owned())
+        .spawn(move || end_with_agent(&watched))?;
+    let tasks = thread::Builder::new()
+        .name("tasks".to_owned())
+        .stack_size(STACK)
+        .spawn(move || Slot::new(shared, socket)?.run())?;
+    tasks
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread that runs tasks panicked").into()))
+}
+
+/// Small things that make a dying slot a lesser evil. None of them is needed for safety, so none may fail the slot.
+fn harden() {
+    // A crash of a slot that holds gigabytes must not write them to somebody's disk.
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    // If memory runs out, the kernel ends a slot rather than the agent.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+}
+
+fn end_with_agent(socket: &UnixStream) {
+    // Only a hang-up is waited for, so commands do not wake this thread.
+    let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
+    while rustix::event::poll(&mut watched, None).is_err() {}
+    // Not `exit`: that would wait for locks that a guest may hold.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+}
+
+/// A job that has been opened.
+struct Job {
+    sandbox: Sandbox,
+    range_start: Option<i64>,
+}
+
+struct Slot {
+    shared: Arc<Shared>,
+    commands: Commands,
+    writer: Rc<RefCell<Writer>>,
+    /// `None` for a job that cannot be opened.
+    jobs: Recent<Option<Job>>,
+    argument: Vec<u8>,
+    result: Vec<u8>,
+}
+
+impl Slot {
+    fn new(shared: Arc<Shared>, socket: UnixStream) -> io::Result<Self> {
+        let bell = socket.try_clone()?;
+        let ring = move || {
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            // A full socket has bytes for the agent to wake up from; a closed one has no agent.
+            let _ = rustix::net::send(&bell, &[1], flags);
+        };
+        let mut writer = Writer::new(Arc::clone(&shared), Box::new(ring));
+        // Tells a program that is no slot from a slot that its first job kills.
+        writer.write(header(Kind::Hello, 0, 0), &[], &[], 0);
+        Ok(Self {
+            shared,
+            commands: Commands::new(socket),
+            writer: Rc::new(RefCell::new(writer)),
+            jobs: Recent::new(),
+            argument: Vec::new(),
+            result: Vec::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<(), SlotError> {
+        while let Some((command, payload)) = self.commands.next()? {
+            match command {
+                Command::Open(setup) => self.open(*setup),
+                Command::Run {
+                    chunk,
+                    job,
+                    first,
+                    count,
+                    attempts,
+                } => {
+                    self.run_chunk(chunk, job, first, count, &attempts, payload)?;
+                    let mut writer = self.writer.borrow_mut();
+                    let now = now_ns();
+                    writer.write(header(Kind::ChunkEnd, chunk, 0), &[], &[], now);
+                    writer.announce(now);
+                }
+                Command::Forget(job) => self.jobs.remove(job),
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, setup: JobSetup) {
+        let job = setup.job;
+        let range_start = setup.range_start;
+        match open_sandbox(setup, &self.writer) {
+            Ok(sandbox) => self.jobs.insert(
+                job,
+                Some(Job {
+                    sandbox,
+                    range_start,
+                }),
+            ),
+            Err(failure) => {
+                self.jobs.insert(job, None);
+                let details = postcard::to_stdvec(&fit_failure(failure)).unwrap_or_default();
+                let mut header = header(Kind::OpenFailed, job.0, 0);
+                header.details = details.len() as u32;
+                let now = now_ns();
+                self.writer.borrow_mut().write(header, &[], &details, now);
+            }
+        }
+    }
+
+    fn run_chunk(
+        &mut self,
+        chunk: u64,
+        job: JobId,
+        first: u64,
+        count: u32,
+        attempts: &[(u32, u32)],
+        payload: Bytes,
+    ) -> Result<(), SlotError> {
+        let Some(Some(open)) = self.jobs.touch(job) else {
+            return Ok(());
+        };
+        let columns = match open.range_start {
+            Some(_) => Columns::default(),
+            None => Columns::decode(count.into(), payload)?,
+        };
+        let started = self.shared.word(Word::Started);
+        let mut attempts = attempts.iter().copied().peekable();
+        let mut now = now_ns();
+        while let Some(offset) = span::take(&self.shared, chunk) {
+            started.store(now, Ordering::Release);
+            let index = first + u64::from(offset);
+            let argument = match open.range_start {
+                Some(start) => {
+                    self.argument.clear();
+                    // Writing to a vector cannot fail.
+                    let _ = write!(self.argument, "{}", start.wrapping_add_unsigned(index));
+                    &self.argument
+                }
+                None => columns.get(offset as usize),
+            };
+            let attempt = attempts
+                .next_if(|(at, _)| *at == offset)
+                .map_or(0, |(_, attempt)| attempt);
+            self.result.clear();
+            let task = Task {
+                job,
+                index,
+                attempt,
+                argument,
+            };
+            let ended = open.sandbox.call(task, &mut self.result);
+            let done = now_ns();
+            let details = details_of(ended, &mut self.result);
+            let header = Header {
+                kind: Kind::Outcome,
+                details: details.len() as u32,
+                result: self.result.len() as u64,
+                a: index,
+                b: done.saturating_sub(now),
+            };
+            self.writer
+                .borrow_mut()
+                .write(header, &self.result, &details, done);
+            if self.result.capacity() > KEEP_BUFFER {
+                self.result = Vec::new();
+                // It took a while to hand over something that large.
+                now = now_ns();
+            } else {
+                now = done;
+            }
+        }
+        started.store(0, Ordering::Release);
+        Ok(())
+    }
+}
+
+const fn header(kind: Kind, a: u64, b: u64) -> Header {
+    Header {
+        kind,
+        details: 0,
+        result: 0,
+        a,
+        b,
+    }
+}
+
+fn open_sandbox(setup: JobSetup, writer: &Rc<RefCell<Writer>>) -> Result<Sandbox, Failure> {
+    let spec = SandboxSpec {
+        kind: setup.kind,
+        function: setup.function,
+        limits: setup.limits,
+        profile: setup.profile,
+        env: setup.env,
+        inputs: setup.inputs,
+        command: setup.command,
+        result: setup.result,
+    };
+    let mut sandbox = Sandbox::open(&setup.artefact, spec)?;
+    let writer = Rc::clone(writer);
+    let last = Cell::new(0);
+    sandbox.set_progress(Box::new(move |task, done, total| {
+        let now = now_ns();
+        let mut writer = writer.borrow_mut();
+        if now.saturating_sub(last.get()) < PROGRESS_EVERY_NS || !writer.has_room(8) {
+            return;
+        }
+        last.set(now);
+        let mut header = header(Kind::Progress, task, done);
+        header.result = 8;
+        writer.write(header, &total.to_le_bytes(), &[], now);
+        writer.announce(now);
+    }));
+    Ok(sandbox)
+}
+
+/// The details of an outcome, encoded; empty for a plain value.
+fn details_of(ended: Ended, result: &mut Vec<u8>) -> Vec<u8> {
+    let Ended {
+        mut failure,
+        captured,
+    } = ended;
+    if failure.is_none() && result.len() > MAX_RESULT {
+        let message = format!(
+            "the result has {} bytes; {MAX_RESULT} is the most that can be sent",
+            result.len()
+        );
+        failure = Some(Failure::new(FailureKind::ResultTooLarge, message));
+    }
+    if failure.is_none() && captured.is_empty() && !captured.truncated {
+        return Vec::new();
+    }
+    if failure.is_some() {
+        result.clear();
+    }
+    let mut details = Details {
+        failure: failure.map(fit_failure),
+        captured,
+    };
+    let encoded = postcard::to_stdvec(&details).unwrap_or_default();
+    if encoded.len() <= MAX_DETAILS {
+        return encoded;
+    }
+    // Cannot happen while the sandbox keeps to the job's limits; then this is what remains.
+    details.captured = Captured {
+        truncated: true,
+        ..Captured::default()
+    };
+    postcard::to_stdvec(&details).unwrap_or_default()
+}
+
+/// A guest decides on its messages; they are for people to read, so a page of them is enough.
+fn fit_failure(mut failure: Failure) -> Failure {
+    const MESSAGE: usize = 64 << 10;
+    const FRAMES: usize = 256;
+    if failure.message.len() > MESSAGE {
+        let end = (0..=MESSAGE)
+            .rev()
+            .find(|at| failure.message.is_char_boundary(*at));
+        failure.message.truncate(end.unwrap_or(0));
+        failure.message.push('…');
+    }
+    failure.backtrace.truncate(FRAMES);
+    failure
+}
+
+/// The agent's commands, as they come.
+struct Commands {
+    socket: UnixStream,
+    buffer: BytesMut,
+    piece: Vec<u8>,
+}
+
+impl Commands {
+    fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            buffer: BytesMut::new(),
+            piece: vec![0; READ],
+        }
+    }
+
+    /// Waits for the next command; `None` if there will be none.
+    fn next(&mut self) -> Result<Option<(Command, Bytes)>, SlotError> {
+        loop {
+            if let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_LEN>() {
+                let header = frame::Header::decode(*header)?;
+                let (message, payload) = (header.message as usize, header.payload as usize);
+                if rest.len() >= message + payload {
+                    let head = self.buffer.split_to(HEADER_LEN + message);
+                    let command = frame::decode(&head[HEADER_LEN..])?;
+                    return Ok(Some((command, self.buffer.split_to(payload).freeze())));
+                }
+            }
+            match self.socket.read(&mut self.piece) {
+                Ok(0) => return Ok(None),
+                Ok(len) => self.buffer.extend_from_slice(&self.piece[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
