@@ -112,16 +112,16 @@ impl Core {
         if lease >= self.next_lease {
             return Err(Refused::NeverLeased(id));
         }
+        let range = first..first.checked_add(u64::from(count)).ok_or(Refused::OutsideLease(lease))?;
+        if let Some(held) = worker.leases.get(&lease)
+            && count > 0
+            && (range.start < held.first || range.end > held.first + u64::from(held.count))
+        {
+            return Err(Refused::OutsideLease(lease));
+        }
         worker.heard = self.now;
         worker.silent_since = self.now;
         let Some(held) = worker.leases.get_mut(&lease) else { return Ok(None) };
-        let range = first..first.checked_add(u64::from(count)).ok_or(Refused::OutsideLease(lease))?;
-        if count == 0 {
-            return Ok(None);
-        }
-        if range.start < held.first || range.end > held.first + u64::from(held.count) {
-            return Err(Refused::OutsideLease(lease));
-        }
         let tasks: Vec<_> = held.remaining.intersection(range.clone()).collect();
         let answered = tasks.iter().map(|range| range.end - range.start).sum();
         if answered == 0 {

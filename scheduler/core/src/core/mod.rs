@@ -7,6 +7,8 @@ mod jobs;
 mod persist;
 mod replay;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod views;
 mod workers;
 
