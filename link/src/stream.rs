@@ -16,14 +16,23 @@ const READ_CHUNK: usize = 256 << 10;
 pub struct FrameReader {
     stream: RecvStream,
     buffer: BytesMut,
+    /// The longest frame that is put up with, header included.
+    limit: usize,
 }
 
 impl FrameReader {
     pub fn new(stream: RecvStream) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-        }
+        Self::with_limit(stream, usize::MAX)
+    }
+
+    /// A reader for a peer that has not proved who it is: longer frames than `limit` bytes are refused.
+    pub fn with_limit(stream: RecvStream, limit: usize) -> Self {
+        Self { stream, buffer: BytesMut::new(), limit }
+    }
+
+    /// How many bytes of the next frame have arrived. What does not grow for long has stopped in the middle.
+    pub fn pending(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The next message and its payload; `None` if the stream ended in between two frames.
@@ -39,11 +48,7 @@ impl FrameReader {
                 return Ok(Some(frame));
             }
             if !self.fill().await? {
-                return if self.buffer.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(LinkError::CutOff)
-                };
+                return if self.buffer.is_empty() { Ok(None) } else { Err(LinkError::CutOff) };
             }
         }
     }
@@ -59,6 +64,11 @@ impl FrameReader {
         };
         let header = Header::decode(*header)?;
         let (message, payload) = (header.message as usize, header.payload as usize);
+        let length = HEADER_LEN + message + payload;
+        if length > self.limit {
+            let limit = self.limit;
+            return Err(FrameError::NotHere { length, limit });
+        }
         if rest.len() < message + payload {
             return Ok(None);
         }
@@ -85,11 +95,7 @@ impl FrameReader {
         if !self.buffer.is_empty() {
             return Ok(Some(self.buffer.split().freeze()));
         }
-        Ok(self
-            .stream
-            .read_chunk(READ_CHUNK, true)
-            .await?
-            .map(|chunk| chunk.bytes))
+        Ok(self.stream.read_chunk(READ_CHUNK, true).await?.map(|chunk| chunk.bytes))
     }
 
     async fn fill(&mut self) -> Result<bool, LinkError> {
@@ -116,10 +122,7 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     pub fn new(stream: SendStream) -> Self {
-        Self {
-            stream,
-            queued: Vec::new(),
-        }
+        Self { stream, queued: Vec::new() }
     }
 
     /// Queues a frame; nothing is sent before [`Self::flush`].
@@ -141,12 +144,13 @@ impl FrameWriter {
     ///
     /// The peer or the connection ended.
     pub async fn flush(&mut self) -> Result<(), LinkError> {
+        if self.queued.is_empty() {
+            return Ok(());
+        }
         if self.queued.iter().map(Bytes::len).sum::<usize>() <= SMALL {
             // One write instead of several: each small write lengthens the list that quinn walks for every packet.
             let mut joined = BytesMut::new();
-            self.queued
-                .drain(..)
-                .for_each(|part| joined.extend_from_slice(&part));
+            self.queued.drain(..).for_each(|part| joined.extend_from_slice(&part));
             self.stream.write_chunk(joined.freeze()).await?;
         } else {
             self.stream.write_all_chunks(&mut self.queued).await?;
@@ -160,11 +164,7 @@ impl FrameWriter {
     /// # Errors
     ///
     /// As [`Self::queue`] and [`Self::flush`].
-    pub async fn send(
-        &mut self,
-        message: &impl Serialize,
-        payload: Bytes,
-    ) -> Result<(), LinkError> {
+    pub async fn send(&mut self, message: &impl Serialize, payload: Bytes) -> Result<(), LinkError> {
         self.queue(message, payload)?;
         self.flush().await
     }
@@ -193,9 +193,7 @@ impl FrameWriter {
         match self.stream.stopped().await {
             Ok(_) => Ok(()),
             Err(quinn::StoppedError::ConnectionLost(source)) => Err(source.into()),
-            Err(quinn::StoppedError::ZeroRttRejected) => {
-                Err(LinkError::Unexpected("0-RTT, which is never used"))
-            }
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(LinkError::Unexpected("0-RTT, which is never used")),
         }
     }
 

@@ -36,6 +36,8 @@ pub enum FrameError {
     MessageTooLong(u64),
     #[error("a payload of {0} bytes; the longest allowed is {MAX_PAYLOAD}")]
     PayloadTooLong(u64),
+    #[error("a frame of {length} bytes where none over {limit} is taken")]
+    NotHere { length: usize, limit: usize },
     #[error("a message that cannot be read: {0}")]
     Malformed(#[source] postcard::Error),
     #[error("a message that cannot be written: {0}")]

@@ -47,4 +47,6 @@ pub mod close {
     pub const SHUTDOWN: u32 = 3;
     /// The ticket's secret is wrong or its time is over.
     pub const BAD_TICKET: u32 = 4;
+    /// The scheduler itself failed; its log says how.
+    pub const INTERNAL: u32 = 5;
 }
