@@ -1,0 +1,235 @@
+//! A blob on its way in.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farm_link::identity::private_folder;
+use farm_proto::ids::Digest;
+use farm_proto::message::RequestError;
+use tempfile::NamedTempFile;
+
+use super::{Blobs, SMALL};
+use crate::sync::{locked, off_loop};
+
+/// How much is collected before it is hashed and written, in bytes: each write is two changes of thread.
+const WRITE: usize = 1 << 20;
+
+/// Why a blob is not stored. Nothing of it stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PutError {
+    #[error("a blob of {size} bytes; the largest that this farm stores has {max}")]
+    TooLarge { size: u64, max: u64 },
+    #[error("more bytes than were announced")]
+    TooMany,
+    #[error("fewer bytes than were announced")]
+    TooFew,
+    #[error("the bytes do not have the digest that was named")]
+    WrongDigest,
+    #[error(transparent)]
+    Storage(#[from] io::Error),
+}
+
+impl From<PutError> for RequestError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::TooLarge { .. } | PutError::TooMany | PutError::TooFew => Self::Invalid(error.to_string()),
+            PutError::WrongDigest => Self::WrongDigest,
+            PutError::Storage(error) => Self::Storage(error.to_string()),
+        }
+    }
+}
+
+/// Takes in a blob piece by piece. Dropped before [`Self::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct BlobWriter {
+    blobs: Arc<Blobs>,
+    digest: Digest,
+    size: u64,
+    received: u64,
+    collected: Vec<Bytes>,
+    collected_len: usize,
+    /// None while it is being written to off the loop; if that never returns, neither does this.
+    file: Option<Hashing>,
+}
+
+/// The file as it grows, and the digest of what is in it.
+#[derive(Debug)]
+struct Hashing {
+    file: NamedTempFile,
+    hasher: Box<blake3::Hasher>,
+}
+
+impl Hashing {
+    fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        for piece in pieces {
+            self.hasher.update(piece);
+            self.file.write_all(piece)?;
+        }
+        Ok(())
+    }
+}
+
+impl Blobs {
+    /// Begins to take in a blob.
+    ///
+    /// # Errors
+    ///
+    /// The blob is too large, or no file can be made.
+    pub(crate) fn put(self: &Arc<Self>, digest: Digest, size: u64) -> Result<BlobWriter, PutError> {
+        if size > self.max {
+            return Err(PutError::TooLarge { size, max: self.max });
+        }
+        Ok(BlobWriter {
+            file: Some(Hashing { file: NamedTempFile::new_in(self.folder.join("new"))?, hasher: Box::default() }),
+            blobs: Arc::clone(self),
+            digest,
+            size,
+            received: 0,
+            collected: Vec::new(),
+            collected_len: 0,
+        })
+    }
+}
+
+impl BlobWriter {
+    /// Takes in the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// There are more than announced, or they cannot be stored.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), PutError> {
+        self.received += bytes.len() as u64;
+        if self.received > self.size {
+            return Err(PutError::TooMany);
+        }
+        self.collected_len += bytes.len();
+        self.collected.push(bytes);
+        if self.collected_len >= WRITE {
+            let collected = std::mem::take(&mut self.collected);
+            self.collected_len = 0;
+            let mut file = self.take_file()?;
+            let file = off_loop(move || file.write(&collected).map(|()| file)).await?;
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    fn take_file(&mut self) -> Result<Hashing, PutError> {
+        let ended = || io::Error::other("the blob's file could not be written before");
+        Ok(self.file.take().ok_or_else(ended)?)
+    }
+
+    /// Gives the blob its name, now that all of it is there.
+    ///
+    /// # Errors
+    ///
+    /// There are fewer bytes than announced, their digest is wrong, or they cannot be stored.
+    pub(crate) async fn finish(mut self) -> Result<(), PutError> {
+        if self.received < self.size {
+            return Err(PutError::TooFew);
+        }
+        let mut file = self.take_file()?;
+        let target = self.blobs.path(&self.digest);
+        let digest = self.digest;
+        let collected = std::mem::take(&mut self.collected);
+        let small = (self.size <= SMALL).then(|| collected.concat().into());
+        off_loop(move || {
+            file.write(&collected)?;
+            keep(file, digest, target)
+        })
+        .await?;
+        if let Some(bytes) = small {
+            locked(&self.blobs.cache).insert(digest, bytes);
+        }
+        Ok(())
+    }
+}
+
+fn keep(file: Hashing, digest: Digest, target: PathBuf) -> Result<(), PutError> {
+    if Digest::from(file.hasher.finalize()) != digest {
+        return Err(PutError::WrongDigest);
+    }
+    if let Some(folder) = target.parent()
+        && !fs::exists(folder)?
+    {
+        private_folder(folder)?;
+    }
+    file.file.persist(&target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::BlobReader;
+    use crate::state_dir::StateDir;
+
+    fn blobs(folder: &tempfile::TempDir) -> Arc<Blobs> {
+        let state = StateDir::open(folder.path()).unwrap();
+        Arc::new(Blobs::open(&state, 10 << 20).unwrap())
+    }
+
+    async fn put(blobs: &Arc<Blobs>, digest: Digest, size: usize, bytes: &[u8]) -> Result<(), PutError> {
+        let mut writer = blobs.put(digest, size as u64)?;
+        for piece in bytes.chunks(300_000) {
+            writer.write(Bytes::copy_from_slice(piece)).await?;
+        }
+        writer.finish().await
+    }
+
+    fn leftovers(blobs: &Blobs) -> usize {
+        fs::read_dir(blobs.folder.join("new")).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn blobs_come_back_as_they_went() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = blobs(&folder);
+        for size in [0, 1, 1000, 256 << 10, (256 << 10) + 1, 5 << 20] {
+            let bytes: Vec<u8> = (0..size as u32).map(|n| (n * 7 / 3) as u8).collect();
+            let digest = Digest::of(&bytes);
+            assert_eq!(blobs.size(&digest), None);
+            for _ in 0..2 {
+                put(&blobs, digest, size, &bytes).await.unwrap();
+            }
+            assert_eq!(blobs.size(&digest), Some(size as u64));
+            // With and without what is in memory.
+            for blobs in [&blobs, &open_again(&folder)] {
+                let mut reader = BlobReader::new(blobs.data(&digest).unwrap().unwrap());
+                let mut read = Vec::new();
+                while let Some(chunk) = reader.next().await.unwrap() {
+                    read.extend_from_slice(&chunk);
+                }
+                assert!(read == bytes, "{size}");
+            }
+        }
+        assert_eq!(leftovers(&blobs), 0);
+    }
+
+    fn open_again(folder: &tempfile::TempDir) -> Arc<Blobs> {
+        blobs(folder)
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_not_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = blobs(&folder);
+        let bytes = vec![7; 3 << 20];
+        let right = Digest::of(&bytes);
+        let wrong = Digest::of(b"something else");
+        let size = bytes.len();
+        let result = put(&blobs, wrong, size, &bytes).await;
+        assert!(matches!(result, Err(PutError::WrongDigest)), "{result:?}");
+        let result = put(&blobs, right, size + 1, &bytes).await;
+        assert!(matches!(result, Err(PutError::TooFew)), "{result:?}");
+        let result = put(&blobs, right, size - 1, &bytes).await;
+        assert!(matches!(result, Err(PutError::TooMany)), "{result:?}");
+        let result = put(&blobs, right, 11 << 20, &bytes).await;
+        assert!(matches!(result, Err(PutError::TooLarge { .. })), "{result:?}");
+        assert_eq!((blobs.size(&right), blobs.size(&wrong)), (None, None));
+        assert_eq!(leftovers(&blobs), 0);
+    }
+}

@@ -1,0 +1,50 @@
+//! Why a scheduler does not start, or stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What can go wrong with a scheduler as a whole. What goes wrong with a request is told to whoever made it
+/// ([`farm_proto::message::RequestError`]); a peer that misbehaves is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} belongs to a scheduler that is running ({holder})")]
+    InUse {
+        path: PathBuf,
+        /// What that scheduler wrote about itself: process and address.
+        holder: String,
+    },
+    #[error("cannot use {path}")]
+    State {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} does not hold {expected}: the folder is not a farm's, or damaged")]
+    Foreign { path: PathBuf, expected: &'static str },
+    #[error("cannot make a key or a certificate")]
+    Certificate(#[from] rcgen::Error),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("{0}")]
+    Ticket(#[from] TicketRefused),
+}
+
+/// Why no ticket can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketRefused {
+    #[error(
+        "{0:?} is no name for a ticket: 1 to {max} letters, digits, and `.`, `_`, `-`, `@`",
+        max = crate::identity::MAX_NAME
+    )]
+    Name(String),
+    #[error("a ticket cannot be valid for no time at all, or for more than {max} days",
+        max = crate::identity::MAX_TICKET.as_secs() / 86_400)]
+    Validity,
+}

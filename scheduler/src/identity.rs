@@ -1,0 +1,35 @@
+//! Who is who in a farm.
+//!
+//! A farm has one [CA](ca), made when its scheduler first starts. The scheduler's certificate is made by it anew at
+//! each start and is known by the CA alone. Everyone else enrols: a [ticket's secret](secret) buys a certificate that
+//! says, in a URI, [what its bearer may do and how it is called](caller).
+
+pub(crate) mod ca;
+pub(crate) mod caller;
+pub(crate) mod secret;
+
+use std::time::Duration;
+
+use farm_proto::ticket::Role;
+
+/// The longest name of a user or worker.
+pub(crate) const MAX_NAME: usize = 64;
+/// The longest time for which a ticket is valid: ten years.
+pub(crate) const MAX_TICKET: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Certificates begin a day before they are made, for peers whose clocks are behind.
+const BACKDATED: Duration = Duration::from_secs(86_400);
+
+/// How long a certificate is valid. A worker enrols anew when its own has run out, so that it may be short; a user's
+/// has to outlast a ticket that was pasted once. Neither is checked again while a connection lasts.
+const fn certificate_validity(role: Role) -> Duration {
+    match role {
+        Role::Admin | Role::User => Duration::from_secs(365 * 86_400),
+        Role::Worker => Duration::from_secs(30 * 86_400),
+    }
+}
+
+/// Whether a name is fit for certificates, logs and file names.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fits)
+}

@@ -1,0 +1,5 @@
+//! What a job is, beyond what the core needs to know: whether it makes sense, and its arguments.
+
+pub(crate) mod args;
+pub(crate) mod check;
+mod chunk;

@@ -1,0 +1,194 @@
+//! Whether a job makes sense, before anything is looked up.
+
+use std::collections::BTreeSet;
+
+use farm_proto::frame::MAX_PAYLOAD;
+use farm_proto::job::{JobSpec, Limits, ModuleKind, Profile};
+use farm_proto::message::RequestError;
+
+/// The longest name of a job, a function or an environment variable, in bytes.
+const MAX_NAME: usize = 1024;
+/// The smallest memory limit: one page.
+const MIN_MEMORY: u64 = 64 << 10;
+/// The largest limit for a result, in bytes: it travels in one payload, and something stands around it.
+const MAX_RESULT: u64 = MAX_PAYLOAD as u64 / 4 * 3;
+/// The largest limit for each kind of output, in bytes: all three of a task travel in one message.
+const MAX_OUTPUT: u64 = 4 << 20;
+/// The most files that a job may mount.
+const MAX_INPUTS: usize = 100_000;
+/// The most retries.
+const MAX_RETRIES: u32 = 1_000;
+
+/// Checks everything about a job but its arguments and blobs.
+///
+/// # Errors
+///
+/// Something makes no sense; the error says what, for the one who asked.
+pub(crate) fn check(spec: &JobSpec) -> Result<(), RequestError> {
+    names(spec)
+        .and_then(|()| limits(&spec.limits, spec.profile))
+        .and_then(|()| environment(&spec.env))
+        .and_then(|()| inputs(spec))
+        .map_err(RequestError::Invalid)
+}
+
+fn names(spec: &JobSpec) -> Result<(), String> {
+    if spec.function.is_empty() && spec.module.kind != ModuleKind::Command {
+        return Err("no function is named".to_owned());
+    }
+    for (what, name) in [("job", spec.name.as_deref().unwrap_or_default()), ("function", &spec.function)] {
+        if name.len() > MAX_NAME {
+            return Err(format!("the {what}'s name has more than {MAX_NAME} bytes"));
+        }
+    }
+    if spec.retries > MAX_RETRIES {
+        return Err(format!("{} retries; the most is {MAX_RETRIES}", spec.retries));
+    }
+    Ok(())
+}
+
+fn limits(limits: &Limits, profile: Profile) -> Result<(), String> {
+    if limits.memory < MIN_MEMORY {
+        return Err(format!(
+            "a memory limit of {} bytes; a function needs one page of {MIN_MEMORY} at least",
+            limits.memory
+        ));
+    }
+    if limits.timeout_ms == Some(0) {
+        return Err("a time-out of 0 leaves no time at all".to_owned());
+    }
+    match limits.fuel {
+        Some(0) => return Err("a fuel limit of 0 runs nothing".to_owned()),
+        Some(_) if profile != Profile::Metered => {
+            return Err("a fuel limit needs the metered profile".to_owned());
+        }
+        _ => {}
+    }
+    if limits.result > MAX_RESULT {
+        return Err(format!("a result limit of {} bytes; the most is {MAX_RESULT}", limits.result));
+    }
+    if limits.output > MAX_OUTPUT {
+        return Err(format!("an output limit of {} bytes; the most is {MAX_OUTPUT}", limits.output));
+    }
+    Ok(())
+}
+
+fn environment(env: &[(String, String)]) -> Result<(), String> {
+    for (name, value) in env {
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(format!("{name:?} cannot be set in an environment"));
+        }
+    }
+    Ok(())
+}
+
+fn inputs(spec: &JobSpec) -> Result<(), String> {
+    if spec.inputs.len() > MAX_INPUTS {
+        return Err(format!("{} input files; the most is {MAX_INPUTS}", spec.inputs.len()));
+    }
+    let mut files = BTreeSet::new();
+    let mut folders = BTreeSet::new();
+    for input in &spec.inputs {
+        let path = input.path.as_str();
+        let fits = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !path.split('/').all(fits) {
+            return Err(format!("the input path {path:?} is not relative, or has empty, `.` or `..` parts"));
+        }
+        if !files.insert(path) {
+            return Err(format!("two input files are called {path:?}"));
+        }
+        folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+    }
+    match files.intersection(&folders).next() {
+        Some(path) => Err(format!("{path:?} is both an input file and a folder of one")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_proto::ids::Digest;
+    use farm_proto::job::{Args, CommandOptions, Input, ModuleRef, ResultEncoding};
+
+    use super::*;
+
+    fn spec(change: impl FnOnce(&mut JobSpec)) -> Result<(), RequestError> {
+        let mut spec = JobSpec {
+            name: None,
+            module: ModuleRef {
+                digest: Digest::of(b"module"),
+                size: 6,
+                kind: ModuleKind::Core,
+                result: ResultEncoding::Json,
+            },
+            function: "square".to_owned(),
+            args: Args::Range { start: 0, end: 1 },
+            limits: Limits::default(),
+            profile: Profile::Fast,
+            env: Vec::new(),
+            inputs: Vec::new(),
+            command: CommandOptions::default(),
+            retries: 0,
+            max_failures: None,
+            priority: 0,
+        };
+        change(&mut spec);
+        check(&spec)
+    }
+
+    fn mount(paths: &[&str]) -> Result<(), RequestError> {
+        spec(|spec| {
+            spec.inputs =
+                paths.iter().map(|path| Input { path: (*path).to_owned(), digest: Digest::of(b""), size: 0 }).collect();
+        })
+    }
+
+    #[test]
+    fn jobs_that_make_sense_pass() {
+        spec(|_| {}).unwrap();
+        spec(|spec| {
+            spec.function.clear();
+            spec.module.kind = ModuleKind::Command;
+        })
+        .unwrap();
+        spec(|spec| {
+            spec.profile = Profile::Metered;
+            spec.limits.fuel = Some(1);
+        })
+        .unwrap();
+        mount(&["a", "b/c", "b/d", "..a", "b.c"]).unwrap();
+    }
+
+    #[test]
+    fn jobs_that_make_none_do_not() {
+        let wrong: [fn(&mut JobSpec); 9] = [
+            |spec| spec.function.clear(),
+            |spec| spec.name = Some("x".repeat(2000)),
+            |spec| spec.limits.memory = 1,
+            |spec| spec.limits.timeout_ms = Some(0),
+            |spec| spec.limits.fuel = Some(1),
+            |spec| spec.limits.result = 1 << 40,
+            |spec| spec.limits.output = 1 << 40,
+            |spec| spec.env = vec![("a=b".into(), String::new())],
+            |spec| spec.retries = u32::MAX,
+        ];
+        for (index, change) in wrong.into_iter().enumerate() {
+            assert!(matches!(spec(change), Err(RequestError::Invalid(_))), "{index}");
+        }
+        for paths in [
+            &["/a"][..],
+            &["a/../b"],
+            &[".."],
+            &["a//b"],
+            &["a/"],
+            &[""],
+            &["./a"],
+            &["a", "a"],
+            &["a", "a/b"],
+            &["a/b/c", "a/b"],
+            &["a\0"],
+        ] {
+            assert!(matches!(mount(paths), Err(RequestError::Invalid(_))), "{paths:?}");
+        }
+    }
+}

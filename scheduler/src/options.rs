@@ -1,0 +1,57 @@
+//! What can be chosen when a scheduler is started.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// How a scheduler is set up. [`Options::new`] fills in what most farms want.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The UDP address to listen on. Port 0 takes a free one: ask [`Scheduler::local_addr`](crate::Scheduler::local_addr).
+    pub listen: SocketAddr,
+    /// The folder that the scheduler has to itself: identity, blobs, results. Made if it is not there.
+    pub state: PathBuf,
+    /// The host that tickets lead to. Without it, the address that the scheduler listens on, or, if that is every
+    /// address of the machine, the one that the caller reached it by.
+    pub advertise: Option<String>,
+    /// Connections at a time. Whoever comes when there are as many is turned away at once, before any handshake.
+    pub max_connections: usize,
+    /// The largest blob that is stored, in bytes.
+    pub max_blob: u64,
+    /// How tasks are handed out.
+    pub core: farm_core::Config,
+}
+
+impl Options {
+    /// The port that farms listen on unless they are told otherwise.
+    pub const DEFAULT_PORT: u16 = 7117;
+
+    /// A scheduler with `state` as its folder, on all addresses of this machine.
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, Self::DEFAULT_PORT)),
+            state: state.into(),
+            advertise: None,
+            max_connections: 4096,
+            max_blob: 64 << 30,
+            core: farm_core::Config::default(),
+        }
+    }
+
+    /// The same, listening on `listen`.
+    #[must_use]
+    pub fn listen(mut self, listen: SocketAddr) -> Self {
+        self.listen = listen;
+        self
+    }
+
+    /// The host for tickets: `reached` is the address of ours that a caller came by, where that is known.
+    pub(crate) fn ticket_host(&self, reached: Option<IpAddr>) -> String {
+        let listen = self.listen.ip();
+        match (&self.advertise, reached) {
+            (Some(host), _) => host.clone(),
+            (None, _) if !listen.is_unspecified() => listen.to_string(),
+            (None, Some(reached)) => reached.to_canonical().to_string(),
+            (None, None) => Ipv4Addr::LOCALHOST.to_string(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A scheduler from its start to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use farm_link::transport;
+use farm_proto::close;
+use farm_proto::ticket::{Role, Ticket};
+use quinn::Endpoint;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::blobs::Blobs;
+use crate::farm::owner::Owner;
+use crate::farm::{Farm, Inbox};
+use crate::identity::MAX_TICKET;
+use crate::identity::ca::Ca;
+use crate::identity::caller::Caller;
+use crate::identity::secret::Secrets;
+use crate::results::Store;
+use crate::serve::{Shared, listener};
+use crate::state_dir::StateDir;
+use crate::{Options, SchedulerError};
+
+/// How long workers may take to leave when the scheduler ends.
+const WORKERS_LEAVE: Duration = Duration::from_secs(1);
+/// How long peers may take to acknowledge that their connections are closed.
+const PEERS_LEARN: Duration = Duration::from_millis(500);
+
+/// A scheduler, bound to its address and to its state folder.
+///
+/// Three steps: [`start`](Self::start) makes it, [`run`](Self::run) serves until it is told to end, and dropping it,
+/// or the future of `run`, ends everything at once and frees address and folder. It needs a tokio runtime with time and
+/// I/O; a single-threaded one is best.
+#[derive(Debug)]
+pub struct Scheduler {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    /// Held to the end.
+    state: StateDir,
+}
+
+/// Ends a running scheduler. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shutdown: Arc<Notify>,
+}
+
+impl Handle {
+    /// Makes [`Scheduler::run`] return: workers are told to leave, connections are closed with
+    /// [`SHUTDOWN`](farm_proto::close::SHUTDOWN). Takes about a second at most. Returns at once.
+    pub fn shutdown(&self) {
+        self.shutdown.notify_one();
+    }
+}
+
+impl Scheduler {
+    /// Locks the state folder, makes or loads the farm's identity, and binds the address: from here on, peers that dial
+    /// are kept waiting until [`run`](Self::run). Writes `admin.ticket` and `worker.ticket` into the state folder.
+    ///
+    /// # Errors
+    ///
+    /// The folder is another scheduler's or cannot be used, or the address cannot be listened on.
+    #[expect(clippy::unused_async, reason = "needs a runtime, and later issues read a database here")]
+    pub async fn start(options: Options) -> Result<Self, SchedulerError> {
+        let mut state = StateDir::open(&options.state)?;
+        let ca = Ca::open(&state)?;
+        let secrets = Secrets::open(&state)?;
+        let blobs = Arc::new(Blobs::open(&state, options.max_blob)?);
+        let store = Arc::new(Store::open(&state)?);
+        let endpoint = bind(options.listen, listener::config(&ca)?)?;
+        let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
+        state.announce(local)?;
+        let (farm, inbox) = Farm::new();
+        let scheduler = Self {
+            endpoint,
+            shared: Arc::new(Shared {
+                options,
+                local,
+                ca,
+                secrets,
+                blobs,
+                store,
+                farm,
+                shutdown: Arc::default(),
+                workers: AtomicU64::new(0),
+            }),
+            inbox,
+            state,
+        };
+        for role in [Role::Admin, Role::Worker] {
+            scheduler.write_ticket(role)?;
+        }
+        tracing::info!(address = %local, ca = %scheduler.shared.ca.fingerprint().short(), "listening");
+        Ok(scheduler)
+    }
+
+    fn write_ticket(&self, role: Role) -> Result<(), SchedulerError> {
+        let name = format!("{role}.ticket");
+        let ticket = self.ticket(role, role.as_str(), MAX_TICKET)?;
+        self.state.write_private(&name, format!("{ticket}\n").as_bytes())?;
+        tracing::info!(path = %self.state.join(&name).display(), "wrote a ticket for a {role}");
+        Ok(())
+    }
+
+    /// The address that it listens on, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local
+    }
+
+    /// A ticket for `name` with which to enrol until `validity` from now. It leads to the advertised host.
+    ///
+    /// # Errors
+    ///
+    /// The name is not 1 to 64 letters, digits, `.`, `_`, `-` or `@`, or the validity is nothing or over ten years.
+    pub fn ticket(&self, role: Role, name: &str, validity: Duration) -> Result<Ticket, SchedulerError> {
+        let bearer = Caller { role, name: name.to_owned() };
+        Ok(Ticket {
+            host: self.shared.options.ticket_host(None),
+            port: self.shared.local.port(),
+            role,
+            ca: self.shared.ca.fingerprint(),
+            secret: self.shared.secrets.make(&bearer, validity)?,
+        })
+    }
+
+    /// A ticket for everything, that leads to `host`.
+    ///
+    /// # Errors
+    ///
+    /// The system has no randomness to give.
+    pub fn admin_ticket(&self, host: &str) -> Result<Ticket, SchedulerError> {
+        let ticket = self.ticket(Role::Admin, Role::Admin.as_str(), MAX_TICKET)?;
+        Ok(Ticket { host: host.to_owned(), ..ticket })
+    }
+
+    /// A handle to end it with.
+    pub fn handle(&self) -> Handle {
+        Handle { shutdown: Arc::clone(&self.shared.shutdown) }
+    }
+
+    /// Serves until [`Handle::shutdown`], or an admin, ends it.
+    ///
+    /// # Errors
+    ///
+    /// None at present: what goes wrong while it runs is logged, and told to whom it concerns.
+    pub async fn run(self) -> Result<(), SchedulerError> {
+        let Self { endpoint, shared, inbox, state } = self;
+        let owner = Owner::new(shared.options.core.clone(), inbox, Arc::clone(&shared.store));
+        // Ends what is in it when this future is dropped.
+        let mut parts = JoinSet::new();
+        parts.spawn(owner.run());
+        parts.spawn(listener::run(endpoint.clone(), Arc::clone(&shared)));
+        tokio::select! {
+            () = shared.shutdown.notified() => {}
+            // Neither ends by itself.
+            Some(Err(error)) = parts.join_next() => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+        tracing::info!("shutting down");
+        if timeout(WORKERS_LEAVE, shared.farm.stop()).await.is_err() {
+            tracing::warn!("workers did not leave in time");
+        }
+        endpoint.close(close::SHUTDOWN.into(), b"the scheduler is going down");
+        // Those that do not hear of it find out by their idle time-out.
+        let _ = timeout(PEERS_LEARN, endpoint.wait_idle()).await;
+        parts.shutdown().await;
+        drop(state);
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<Endpoint, SchedulerError> {
+    let socket = transport::socket(address).map_err(listen_error(address))?;
+    Endpoint::new(transport::endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime))
+        .map_err(listen_error(address))
+}
+
+fn listen_error(address: SocketAddr) -> impl FnOnce(std::io::Error) -> SchedulerError {
+    move |source| SchedulerError::Listen { address, source }
+}

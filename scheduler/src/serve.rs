@@ -1,0 +1,94 @@
+//! Peers: who may connect, and what each of their streams is served with.
+//!
+//! ```text
+//! listener ── connection ┬─ enrolment              farm-enrol/1: one request, then over
+//!                        ├─ request, request, …    a stream each: one request, its answers
+//!                        └─ worker                 control and work, two streams for good
+//! ```
+//!
+//! Each connection is a task, and so is each of its streams. A stream that breaks the protocol ends its connection with
+//! a [numbered code](farm_proto::close); when a connection ends, so do all of its streams' tasks.
+
+mod connection;
+mod enrol;
+pub(crate) mod listener;
+mod request;
+mod streams;
+mod transfer;
+mod watch;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use farm_link::LinkError;
+use farm_proto::close;
+use farm_proto::ids::WorkerId;
+use tokio::sync::Notify;
+
+use crate::Options;
+use crate::blobs::Blobs;
+use crate::farm::Farm;
+use crate::identity::ca::Ca;
+use crate::identity::secret::Secrets;
+use crate::results::Store;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) local: SocketAddr,
+    pub(crate) ca: Ca,
+    pub(crate) secrets: Secrets,
+    pub(crate) blobs: Arc<Blobs>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) farm: Farm,
+    /// Notified when the scheduler is to end.
+    pub(crate) shutdown: Arc<Notify>,
+    pub(crate) workers: AtomicU64,
+}
+
+impl Shared {
+    fn next_worker(&self) -> WorkerId {
+        WorkerId(self.workers.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Why a stream is not served to its end.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The peer has gone, or wants no more of this: nothing to be done.
+    #[error("the peer has gone")]
+    Gone,
+    /// What the peer sends cannot be understood. Ends the connection.
+    #[error("{0}")]
+    Protocol(String),
+    /// The peer is not who may do this. Ends the connection.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// Something here failed in the middle of an answer. Ends the stream.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Fault {
+    const fn code(&self) -> u32 {
+        match self {
+            Self::Gone => close::DONE,
+            Self::Protocol(_) => close::PROTOCOL,
+            Self::Forbidden(_) => close::FORBIDDEN,
+            Self::Internal(_) => close::INTERNAL,
+        }
+    }
+}
+
+impl From<LinkError> for Fault {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Lost(_) | LinkError::Stopped(_) => Self::Gone,
+            LinkError::Frame(error) => Self::Protocol(error.to_string()),
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+}

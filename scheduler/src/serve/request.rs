@@ -1,0 +1,187 @@
+//! Requests: one stream each.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farm_link::stream::{FrameReader, FrameWriter};
+use farm_proto::ids::Digest;
+use farm_proto::job::{Args, JobSpec};
+use farm_proto::message::{Request, RequestError, Response};
+use farm_proto::ticket::{Role, Ticket};
+use tokio::time::timeout;
+
+use super::connection::Peer;
+use super::{Fault, Shared, transfer, watch};
+use crate::identity::caller::Caller;
+use crate::job::args::ArgTable;
+use crate::job::check;
+use crate::results::JobResults;
+
+/// How long the answer to a shutdown may take to arrive.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Digests that may be asked for at once.
+const MOST_DIGESTS: usize = 200_000;
+
+/// Serves one request.
+pub(super) async fn serve(
+    peer: &Arc<Peer>,
+    writer: &mut FrameWriter,
+    reader: &mut FrameReader,
+    request: Request,
+    payload: Bytes,
+) -> Result<(), Fault> {
+    let Peer { caller, shared, .. } = &**peer;
+    if let Err(error) = may(caller, &request) {
+        tracing::warn!(%caller, %error, "request refused");
+        return refuse(writer, error).await;
+    }
+    let farm = &shared.farm;
+    let answer = match request {
+        Request::Submit { spec, watch } => return submit(peer, writer, *spec, payload, watch).await,
+        Request::PutBlob { digest, size } => return transfer::put(shared, writer, reader, digest, size).await,
+        Request::GetBlob { digest } => return transfer::get(peer, writer, digest).await,
+        Request::Watch { job, from, follow } => match farm.results(caller.clone(), job).await {
+            Ok(results) => return watch::serve(peer, writer, results, from, follow).await,
+            Err(error) => Err(error),
+        },
+        Request::Missing { digests } if digests.len() > MOST_DIGESTS => {
+            Err(RequestError::Invalid(format!("more than {MOST_DIGESTS} digests at once")))
+        }
+        Request::Missing { digests } => {
+            let digests = missing(shared, digests).await;
+            Ok(Response::Missing { digests })
+        }
+        Request::Jobs => farm.jobs(caller.clone()).await.map(Response::Jobs),
+        Request::Job { job } => farm.status(caller.clone(), job).await.map(status),
+        Request::Cancel { job } => farm.cancel(caller.clone(), job).await.map(status),
+        Request::Farm => farm.overview().await.map(Response::Farm),
+        Request::Ticket { role, name, valid_s } => ticket(peer, role, name, valid_s),
+        Request::Shutdown => {
+            tracing::info!(by = %caller, "shutdown requested");
+            writer.send(&Response::Stopping, Bytes::new()).await?;
+            writer.finish();
+            // To be heard, not to be obeyed: the scheduler ends either way.
+            let _ = timeout(FAREWELL, writer.delivered()).await;
+            shared.shutdown.notify_one();
+            return Ok(());
+        }
+    };
+    match answer {
+        Ok(answer) => Ok(writer.send(&answer, Bytes::new()).await?),
+        Err(error) => refuse(writer, error).await,
+    }
+}
+
+fn status(status: farm_proto::job::JobStatus) -> Response {
+    Response::Status(Box::new(status))
+}
+
+/// Whether a role may ask this at all. What belongs to whom is decided later.
+fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
+    let needed = match request {
+        Request::Ticket { .. } | Request::Shutdown => Role::Admin,
+        Request::GetBlob { .. } => return Ok(()),
+        Request::Submit { .. }
+        | Request::Missing { .. }
+        | Request::PutBlob { .. }
+        | Request::Watch { .. }
+        | Request::Jobs
+        | Request::Job { .. }
+        | Request::Cancel { .. }
+        | Request::Farm => Role::User,
+    };
+    match (caller.role, needed) {
+        (Role::Admin, _) | (Role::User, Role::User) => Ok(()),
+        _ => Err(RequestError::Forbidden(needed)),
+    }
+}
+
+pub(super) async fn refuse(writer: &mut FrameWriter, error: RequestError) -> Result<(), Fault> {
+    Ok(writer.send(&Response::Error(error), Bytes::new()).await?)
+}
+
+/// Those of some blobs that are not there, each once.
+async fn missing(shared: &Shared, digests: Vec<Digest>) -> Vec<Digest> {
+    let mut seen = HashSet::new();
+    let digests: Vec<_> = digests.into_iter().filter(|digest| seen.insert(*digest)).collect();
+    let sizes = shared.blobs.sizes(digests.clone()).await;
+    let absent = digests.into_iter().zip(sizes).filter(|(_, size)| size.is_none());
+    absent.map(|(digest, _)| digest).collect()
+}
+
+async fn submit(
+    peer: &Arc<Peer>,
+    writer: &mut FrameWriter,
+    spec: JobSpec,
+    payload: Bytes,
+    watch: bool,
+) -> Result<(), Fault> {
+    match accept(peer, spec, payload).await {
+        Ok(Accepted::Job(results)) => {
+            let accepted = Response::Accepted { job: results.job };
+            if !watch {
+                return Ok(writer.send(&accepted, Bytes::new()).await?);
+            }
+            writer.queue(&accepted, Bytes::new()).map_err(farm_link::LinkError::from)?;
+            watch::serve(peer, writer, results, 0, true).await
+        }
+        Ok(Accepted::NotYet(digests)) => Ok(writer.send(&Response::Missing { digests }, Bytes::new()).await?),
+        Err(error) => refuse(writer, error).await,
+    }
+}
+
+/// What becomes of a job.
+enum Accepted {
+    Job(Arc<JobResults>),
+    /// These blobs have to be put first.
+    NotYet(Vec<Digest>),
+}
+
+async fn accept(peer: &Peer, spec: JobSpec, payload: Bytes) -> Result<Accepted, RequestError> {
+    let Peer { caller, shared, .. } = peer;
+    check::check(&spec)?;
+    let args = ArgTable::new(&spec.args, payload)?;
+    let mut blobs = vec![(spec.module.digest, spec.module.size)];
+    blobs.extend(spec.inputs.iter().map(|input| (input.digest, input.size)));
+    if let Args::Chunks(chunks) = &spec.args {
+        blobs.extend(chunks.iter().map(|chunk| (chunk.digest, chunk.size)));
+    }
+    let digests = blobs.iter().map(|(digest, _)| *digest).collect();
+    let sizes = shared.blobs.sizes(digests).await;
+    let (mut absent, mut seen) = (Vec::new(), HashSet::new());
+    for ((digest, stated), found) in blobs.into_iter().zip(sizes) {
+        match found {
+            None if seen.insert(digest) => absent.push(digest),
+            Some(found) if found != stated => {
+                let digest = digest.short();
+                let text = format!("blob {digest} has {found} bytes, the job says {stated}");
+                return Err(RequestError::Invalid(text));
+            }
+            _ => {}
+        }
+    }
+    if !absent.is_empty() {
+        return Ok(Accepted::NotYet(absent));
+    }
+    args.check(&shared.blobs).await?;
+    let results = shared.farm.submit(caller.name.clone(), spec, args).await?;
+    Ok(Accepted::Job(results))
+}
+
+fn ticket(peer: &Peer, role: Role, name: String, valid_s: u64) -> Result<Response, RequestError> {
+    let Peer { caller, shared, connection, .. } = peer;
+    let bearer = Caller { role, name };
+    let secret = shared.secrets.make(&bearer, Duration::from_secs(valid_s));
+    let secret = secret.map_err(|error| RequestError::Invalid(error.to_string()))?;
+    tracing::info!(by = %caller, %bearer, valid_s, "made a ticket");
+    let ticket = Ticket {
+        host: shared.options.ticket_host(connection.local_ip()),
+        port: shared.local.port(),
+        role,
+        ca: shared.ca.fingerprint(),
+        secret,
+    };
+    Ok(Response::Ticket { ticket: ticket.to_string() })
+}

@@ -1,0 +1,103 @@
+//! Blobs, in and out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farm_link::stream::{FrameReader, FrameWriter};
+use farm_proto::ids::Digest;
+use farm_proto::message::{RequestError, Response};
+use farm_proto::ticket::Role;
+
+use super::connection::Peer;
+use super::request::refuse;
+use super::streams::next_raw;
+use super::{Fault, Shared};
+use crate::blobs::{BlobReader, PutError};
+
+/// Takes in a blob. One that is there already is read to its end all the same: its sender is in the middle of it.
+pub(super) async fn put(
+    shared: &Arc<Shared>,
+    writer: &mut FrameWriter,
+    reader: &mut FrameReader,
+    digest: Digest,
+    size: u64,
+) -> Result<(), Fault> {
+    let stored = if shared.blobs.size(&digest) == Some(size) {
+        discard(reader, size).await
+    } else {
+        receive(shared, reader, digest, size).await
+    };
+    match stored {
+        Ok(()) => {
+            tracing::debug!(%digest, size, "blob stored");
+            Ok(writer.send(&Response::Stored, Bytes::new()).await?)
+        }
+        Err(NotStored::Put(error)) => {
+            tracing::warn!(%digest, size, %error, "blob not stored");
+            // What is still on its way has nowhere to go.
+            refuse(writer, error.into()).await
+        }
+        Err(NotStored::Fault(fault)) => Err(fault),
+    }
+}
+
+enum NotStored {
+    Put(PutError),
+    Fault(Fault),
+}
+
+impl From<PutError> for NotStored {
+    fn from(error: PutError) -> Self {
+        Self::Put(error)
+    }
+}
+
+impl From<Fault> for NotStored {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+async fn receive(shared: &Arc<Shared>, reader: &mut FrameReader, digest: Digest, size: u64) -> Result<(), NotStored> {
+    let mut blob = shared.blobs.put(digest, size)?;
+    let mut left = size;
+    while left > 0 {
+        let bytes = next_raw(reader).await?.ok_or_else(cut_off)?;
+        left = left.saturating_sub(bytes.len() as u64);
+        blob.write(bytes).await?;
+    }
+    Ok(blob.finish().await?)
+}
+
+async fn discard(reader: &mut FrameReader, size: u64) -> Result<(), NotStored> {
+    let mut left = size;
+    while left > 0 {
+        let bytes = next_raw(reader).await?.ok_or_else(cut_off)?;
+        left = left.checked_sub(bytes.len() as u64).ok_or(PutError::TooMany)?;
+    }
+    Ok(())
+}
+
+fn cut_off() -> Fault {
+    Fault::Protocol("a blob ended before its announced size".to_owned())
+}
+
+/// Gives out a blob. To a worker only what its jobs need; to others what they can name: a digest is not to be guessed.
+pub(super) async fn get(peer: &Peer, writer: &mut FrameWriter, digest: Digest) -> Result<(), Fault> {
+    if peer.caller.role == Role::Worker && !peer.seat.may_fetch(&digest) {
+        return refuse(writer, RequestError::NoSuchBlob(digest)).await;
+    }
+    let data = match peer.shared.blobs.data(&digest) {
+        Ok(Some(data)) => data,
+        Ok(None) => return refuse(writer, RequestError::NoSuchBlob(digest)).await,
+        Err(error) => return refuse(writer, RequestError::Storage(error.to_string())).await,
+    };
+    let mut blob = BlobReader::new(data);
+    let size = blob.size();
+    let broken = |error| Fault::Internal(format!("blob {digest} cannot be read: {error}"));
+    writer.send(&Response::Blob { size }, Bytes::new()).await?;
+    while let Some(bytes) = blob.next().await.map_err(broken)? {
+        writer.raw(bytes).await?;
+    }
+    Ok(())
+}

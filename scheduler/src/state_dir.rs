@@ -1,0 +1,139 @@
+//! The folder that a scheduler has to itself.
+//!
+//! ```text
+//! lock             held by the scheduler that runs here; says which that is
+//! ca.pem           the farm's CA: certificate and key
+//! secret.key       what tickets are signed with
+//! admin.ticket     a way in for whoever may read this folder
+//! worker.ticket    a way in for workers started by them
+//! blobs/           modules, argument tables, inputs: one file each, named by digest
+//! results/         the outcomes of each job, one file each
+//! ```
+//!
+//! The folder can be entered by its owner only, and what is secret can be read by its owner only.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use farm_link::identity::private_folder;
+
+use crate::SchedulerError;
+
+/// A state folder, locked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl StateDir {
+    /// Makes the folder if need be, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, SchedulerError> {
+        private_folder(path).map_err(state_error(path))?;
+        let lock_path = path.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(state_error(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Best effort: the holder may be about to write this very line.
+                let _ = lock.read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "it has not said which".to_owned(),
+                    text => text.to_owned(),
+                };
+                return Err(SchedulerError::InUse { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(state_error(&lock_path)(source)),
+        }
+        let mut dir = Self { path: path.to_owned(), lock };
+        dir.sign(&format!("process {}", std::process::id()))?;
+        Ok(dir)
+    }
+
+    /// Adds to the lock where the scheduler listens, for whoever finds it taken.
+    pub(crate) fn announce(&mut self, address: SocketAddr) -> Result<(), SchedulerError> {
+        self.sign(&format!("process {}, listening on {address}", std::process::id()))
+    }
+
+    fn sign(&mut self, holder: &str) -> Result<(), SchedulerError> {
+        let write = |lock: &mut File| {
+            lock.rewind()?;
+            lock.set_len(0)?;
+            writeln!(lock, "{holder}")
+        };
+        write(&mut self.lock).map_err(state_error(&self.path.join("lock")))
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file that only its owner can read, whole or not at all.
+    pub(crate) fn write_private(&self, name: &str, bytes: &[u8]) -> Result<(), SchedulerError> {
+        let path = self.join(name);
+        let write = || -> io::Result<()> {
+            // A temporary file is 0600 from the start.
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(bytes)?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(state_error(&path))
+    }
+
+    /// A file's bytes; none if there is no such file.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SchedulerError> {
+        let path = self.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(state_error(&path)(source)),
+        }
+    }
+}
+
+pub(crate) fn state_error(path: &Path) -> impl FnOnce(io::Error) -> SchedulerError {
+    let path = path.to_owned();
+    move |source| SchedulerError::State { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_scheduler_and_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = StateDir::open(folder.path()).unwrap();
+        first.announce(SocketAddr::from(([127, 0, 0, 1], 7117))).unwrap();
+        let error = StateDir::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        assert!(error.contains("127.0.0.1:7117"), "{error}");
+        drop(first);
+        StateDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn private_files_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(&folder.path().join("made")).unwrap();
+        dir.write_private("x", b"secret").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.join("x")), 0o600);
+        assert_eq!(mode(&dir.join("")), 0o700);
+        assert_eq!(dir.read("x").unwrap().as_deref(), Some(b"secret" as &[u8]));
+        assert_eq!(dir.read("y").unwrap(), None);
+    }
+}
