@@ -65,10 +65,7 @@ pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Link,
     if let Some(known) = path.as_deref().and_then(Identity::load) {
         match connect_as(ticket, &known).await {
             // The certificate has run out or its farm was made anew: enrol again.
-            Err(LinkError::Connect {
-                source: quinn::ConnectionError::TransportError(_),
-                ..
-            }) => {}
+            Err(LinkError::Connect { source: quinn::ConnectionError::TransportError(_), .. }) => {}
             result => return result,
         }
     }
@@ -98,10 +95,7 @@ pub async fn enrol(ticket: &Ticket) -> Result<Identity, LinkError> {
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?;
     let (mut writer, mut reader) = link.open().await?;
-    let request = Enrol {
-        secret: ticket.secret.clone(),
-        csr: csr.der().to_vec(),
-    };
+    let request = Enrol { secret: ticket.secret.clone(), csr: csr.der().to_vec() };
     writer.send(&request, Bytes::new()).await?;
     writer.finish();
     let (answer, _) = reader.expect().await?;
@@ -115,16 +109,9 @@ pub async fn enrol(ticket: &Ticket) -> Result<Identity, LinkError> {
     }
 }
 
-async fn dial(
-    ticket: &Ticket,
-    identity: Option<&Identity>,
-    alpn: &[u8],
-) -> Result<Link, LinkError> {
+async fn dial(ticket: &Ticket, identity: Option<&Identity>, alpn: &[u8]) -> Result<Link, LinkError> {
     let address_text = format!("{}:{}", ticket.host, ticket.port);
-    let resolve = |source| LinkError::Resolve {
-        host: ticket.host.clone(),
-        source,
-    };
+    let resolve = |source| LinkError::Resolve { host: ticket.host.clone(), source };
     let address = tokio::net::lookup_host((ticket.host.as_str(), ticket.port))
         .await
         .map_err(resolve)?
@@ -135,65 +122,40 @@ async fn dial(
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = transport::socket(local).map_err(LinkError::Socket)?;
-    let endpoint = Endpoint::new(
-        transport::endpoint_config(),
-        None,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
-    .map_err(LinkError::Socket)?;
+    let endpoint = Endpoint::new(transport::endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))
+        .map_err(LinkError::Socket)?;
     let config = client_config(ticket.ca, identity, alpn)?;
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|_| LinkError::Unexpected("an address that cannot be dialled"))?;
-    let unreachable = || LinkError::Unreachable {
-        address: address_text.clone(),
-        after: CONNECT_TIMEOUT,
-    };
+    let unreachable = || LinkError::Unreachable { address: address_text.clone(), after: CONNECT_TIMEOUT };
     let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Err(_) => return Err(unreachable()),
         Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(unreachable()),
         // Our own verifier found another CA than the ticket names.
-        Ok(Err(quinn::ConnectionError::TransportError(error)))
-            if error.reason.contains("UnknownIssuer") =>
-        {
-            return Err(LinkError::WrongFarm {
-                address: address_text,
-            });
+        Ok(Err(quinn::ConnectionError::TransportError(error))) if error.reason.contains("UnknownIssuer") => {
+            return Err(LinkError::WrongFarm { address: address_text });
         }
         Ok(Err(source)) => {
-            return Err(LinkError::Connect {
-                address: address_text,
-                source,
-            });
+            return Err(LinkError::Connect { address: address_text, source });
         }
         Ok(Ok(connection)) => connection,
     };
-    Ok(Link {
-        connection,
-        endpoint,
-    })
+    Ok(Link { connection, endpoint })
 }
 
-fn client_config(
-    ca: Digest,
-    identity: Option<&Identity>,
-    alpn: &[u8],
-) -> Result<ClientConfig, LinkError> {
+fn client_config(ca: Digest, identity: Option<&Identity>, alpn: &[u8]) -> Result<ClientConfig, LinkError> {
     let provider = Arc::new(ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedCa { ca, provider }));
     let mut tls = match identity {
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain.clone(), identity.private_key())?
-        }
+        Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.private_key())?,
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
-    let crypto = QuicClientConfig::try_from(tls)
-        .map_err(|_| LinkError::Unexpected("no QUIC cipher suite"))?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|_| LinkError::Unexpected("no QUIC cipher suite"))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport::config());
     Ok(config)
@@ -216,10 +178,7 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let ca = intermediates
-            .iter()
-            .find(|certificate| Digest::of(certificate) == self.ca)
-            .ok_or_else(unknown)?;
+        let ca = intermediates.iter().find(|certificate| Digest::of(certificate) == self.ca).ok_or_else(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -248,8 +207,6 @@ impl ServerCertVerifier for PinnedCa {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

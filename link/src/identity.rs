@@ -27,10 +27,7 @@ impl std::fmt::Debug for Identity {
 
 impl Clone for Identity {
     fn clone(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            key: self.key.clone_key(),
-        }
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
     }
 }
 
@@ -43,9 +40,7 @@ impl Identity {
     /// Reads what [`Self::save`] wrote. `None` if there is nothing, or nothing usable: enrolling again mends that.
     pub fn load(path: &Path) -> Option<Self> {
         let pem = fs::read(path).ok()?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .ok()?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok()?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).ok()?;
         (!chain.is_empty()).then_some(Self { chain, key })
     }
@@ -56,11 +51,8 @@ impl Identity {
     ///
     /// The folder cannot be made or written.
     pub fn save(&self, path: &Path) -> Result<(), LinkError> {
-        let store = |source| LinkError::Store {
-            path: path.to_owned(),
-            source,
-        };
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let store = |source| LinkError::Store { path: path.to_owned(), source };
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
         private_folder(folder).map_err(store)?;
         // A temporary file is 0600 from the start.
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(store)?;
@@ -70,10 +62,7 @@ impl Identity {
     }
 
     fn write_pem(&self, file: &mut impl Write) -> io::Result<()> {
-        let chain = self
-            .chain
-            .iter()
-            .map(|certificate| ("CERTIFICATE", certificate.as_ref()));
+        let chain = self.chain.iter().map(|certificate| ("CERTIFICATE", certificate.as_ref()));
         let key = ("PRIVATE KEY", self.key.secret_pkcs8_der());
         for (label, der) in chain.chain([key]) {
             file.write_all(pem::encode(&pem::Pem::new(label, der)).as_bytes())?;
@@ -89,10 +78,7 @@ impl Identity {
 /// As [`fs::create_dir_all`].
 pub fn private_folder(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Where the identity for one farm and role is kept below `folder`.

@@ -60,18 +60,11 @@ pub fn endpoint_config() -> EndpointConfig {
 ///
 /// The address is taken, or not one of this machine.
 pub fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    for result in [
-        socket.set_recv_buffer_size(SOCKET_BUFFER),
-        socket.set_send_buffer_size(SOCKET_BUFFER),
-    ] {
+    for result in [socket.set_recv_buffer_size(SOCKET_BUFFER), socket.set_send_buffer_size(SOCKET_BUFFER)] {
         if let Err(error) = result {
             tracing::debug!(%error, "the socket keeps its default buffers");
         }
