@@ -33,8 +33,8 @@ pub enum Command {
     /// the job is has to be sent first.
     SendLease { worker: WorkerId, lease: Lease, introduce: bool },
     /// Ask for unstarted tasks of a lease; at most `keep` of those not answered are to stay. Has to be answered by
-    /// [`TasksReturned`](crate::Event::TasksReturned) in any case, with a count of 0 if there is nothing to hand back or
-    /// the lease is unknown: the worker is not asked for more of this lease before.
+    /// [`TasksReturned`](crate::Event::TasksReturned) in any case, with a count of 0 if there is nothing to hand back
+    /// or the lease is unknown: the worker is not asked for more of this lease before.
     Recall { worker: WorkerId, lease: LeaseId, keep: u32 },
     /// The job was cancelled or failed while the worker held tasks of it: it stops them and answers nothing.
     CancelJob { worker: WorkerId, job: JobId },

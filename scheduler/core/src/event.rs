@@ -65,15 +65,7 @@ pub struct NewJob {
 impl NewJob {
     /// A job of `tasks` tasks without any option.
     pub fn new(owner: impl Into<String>, tasks: u64) -> Self {
-        Self {
-            owner: owner.into(),
-            priority: 0,
-            tasks,
-            retries: 0,
-            max_failures: None,
-            arg_bytes: 0,
-            task_ns: None,
-        }
+        Self { owner: owner.into(), priority: 0, tasks, retries: 0, max_failures: None, arg_bytes: 0, task_ns: None }
     }
 }
 

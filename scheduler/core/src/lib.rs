@@ -10,8 +10,8 @@
 //! * A task costs nanoseconds and, while it waits, no memory: tasks are kept as ranges ([`RangeSet`]), and only what is
 //!   exceptional about a task (a second attempt, a crash) is written down, again by range.
 //! * A lone task leaves at once; a million tasks leave in leases of about a tenth of a second.
-//! * Nothing is promised before it is stored: a command that tells anyone of a fact is released only when the driver has
-//!   said that the [`Fact`] is on disk.
+//! * Nothing is promised before it is stored: a command that tells anyone of a fact is released only when the driver
+//!   has said that the [`Fact`] is on disk.
 //! * From state alone the core can say what a task waits for ([`Core::why`]).
 //!
 //! # Non-goals
@@ -31,7 +31,6 @@ mod state;
 mod tally;
 mod time;
 mod view;
-
 
 pub use crate::command::{Command, Fact, FactSeq};
 pub use crate::config::Config;

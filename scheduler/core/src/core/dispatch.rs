@@ -151,7 +151,8 @@ fn expected_ns(job: &Job, config: &Config) -> u64 {
 /// consecutive tasks only.
 ///
 /// Tasks that were lost with a worker before are handed out in smaller portions, after the second time one for each
-/// slot: so the task that took the workers down is soon among the few that are counted as crashed when it happens again.
+/// slot: so the task that took the workers down is soon among the few that are counted as crashed when it happens
+/// again.
 fn next_waiting(job: &Job, slots: u32, want: u64, taken: u64) -> Option<Range<u64>> {
     let Range { start, end } = job.waiting.first()?;
     let (losses, run_end) = job.losses.run_at(start);

@@ -74,10 +74,11 @@ impl Core {
         }
     }
 
-    /// Gives up every task that has no outcome. Nothing happens if the job has ended.
+    /// Gives up every task that has no outcome. Nothing happens if there is none: the job has ended, or it is empty and
+    /// will be done as soon as it is stored.
     pub(super) fn stop_job(&mut self, id: JobId, state: JobState, reason: Option<String>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if matches!(job.phase, Phase::Ending(_)) {
+        if matches!(job.phase, Phase::Ending(_)) || job.is_complete() {
             return;
         }
         job.phase = Phase::Ending(state);

@@ -32,8 +32,8 @@ use crate::time::Time;
 /// - A. Simple getters, taking `&self`: [`job`](Self::job), [`jobs`](Self::jobs), [`worker`](Self::worker),
 ///   [`workers`](Self::workers), [`totals`](Self::totals), [`why`](Self::why), [`next_job`](Self::next_job),
 ///   [`next_lease`](Self::next_lease), [`check_invariants`](Self::check_invariants).
-/// - B. Mutators: [`handle`](Self::handle) for everything that happens, and [`forget`](Self::forget) for ended jobs that
-///   nobody wants to see any more.
+/// - B. Mutators: [`handle`](Self::handle) for everything that happens, and [`forget`](Self::forget) for ended jobs
+///   that nobody wants to see any more.
 /// - C. Polling: [`poll_command`](Self::poll_command) for what is to be done, and
 ///   [`next_deadline`](Self::next_deadline) for when to come back if nothing happens.
 ///
@@ -44,8 +44,8 @@ use crate::time::Time;
 /// 3. Call [`poll_command`](Self::poll_command) until it gives nothing, doing each command or queueing it for whoever
 ///    does it, in order.
 ///
-/// One event, then a full drain: [`Command::Persist`] of a batch's outcomes refers to the batch that was just handed in,
-/// and a deadline is right only when nothing is left to be polled. (A) may be called at any time.
+/// One event, then a full drain: [`Command::Persist`] of a batch's outcomes refers to the batch that was just handed
+/// in. (A) may be called at any time.
 ///
 /// # Facts
 ///

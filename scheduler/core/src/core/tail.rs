@@ -13,8 +13,8 @@ impl Core {
     /// Asks for tasks to be handed back if slots are free and nothing waits.
     ///
     /// Nothing goes back and forth: a worker is asked only for what would wait a while, only for as much as leaves both
-    /// sides with the same to do for each slot, and for no lease again before it has answered. What comes back is leased
-    /// to the emptiest worker first, so that each round fills a free slot.
+    /// sides with the same to do for each slot, and for no lease again before it has answered. What comes back is
+    /// leased to the emptiest worker first, so that each round fills a free slot.
     pub(super) fn shorten_tail(&mut self) {
         self.recheck = None;
         if self.free_slots == 0 || self.owners.any_work() {

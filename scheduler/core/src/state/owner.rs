@@ -59,10 +59,7 @@ impl Owners {
 
     /// Jobs that a lease can be made of, in the order in which they should be served.
     pub(crate) fn turns(&self) -> impl Iterator<Item = JobId> {
-        self.active
-            .iter()
-            .flat_map(|&(_, owner)| self.owners[owner.0 as usize].jobs.iter())
-            .map(|&(_, job)| job)
+        self.active.iter().flat_map(|&(_, owner)| self.owners[owner.0 as usize].jobs.iter()).map(|&(_, job)| job)
     }
 
     /// How many jobs of its owner come before this one.
@@ -111,7 +108,12 @@ impl Owners {
         for (index, owner) in self.owners.iter().enumerate() {
             let id = OwnerId(index as u32);
             let is_active = self.active.contains(&(owner.used, id));
-            assert_eq!(is_active, !owner.jobs.is_empty(), "owner {:?} is active without work or the reverse", owner.name);
+            assert_eq!(
+                is_active,
+                !owner.jobs.is_empty(),
+                "owner {:?} is active without work or the reverse",
+                owner.name
+            );
         }
         let with_jobs = self.owners.iter().filter(|owner| !owner.jobs.is_empty()).count();
         assert_eq!(self.active.len(), with_jobs, "an owner is active twice");

@@ -28,7 +28,11 @@ fn a_failed_task_is_tried_again_after_a_while_as_often_as_asked() {
     let (mut rig, job, mut held) = one_task(2);
     let mut waits = Vec::new();
     for attempt in 1..=2 {
-        assert_eq!(rig.fail(1, &held, 0, FailureKind::Panic), [], "nothing is stored of an attempt that is not the last");
+        assert_eq!(
+            rig.fail(1, &held, 0, FailureKind::Panic),
+            [],
+            "nothing is stored of an attempt that is not the last"
+        );
         let until = rig.core.next_deadline().expect("a retry");
         assert_eq!(rig.core.why(job, 0), Some(Waiting::Retry { attempt, until }));
         assert_eq!(rig.counts(job).waiting, 1);
@@ -39,7 +43,8 @@ fn a_failed_task_is_tried_again_after_a_while_as_often_as_asked() {
         held = lease(&wait_for_deadline(&mut rig));
         assert_eq!(held.attempts, [(0, attempt)]);
     }
-    let (first, second) = (Duration::from_millis(75)..Duration::from_millis(130), Duration::from_millis(150)..Duration::from_millis(260));
+    let (first, second) =
+        (Duration::from_millis(75)..Duration::from_millis(130), Duration::from_millis(150)..Duration::from_millis(260));
     assert!(first.contains(&waits[0]) && second.contains(&waits[1]), "{waits:?}");
     let commands = rig.fail(1, &held, 0, FailureKind::Panic);
     assert!(commands.contains(&Command::JobEnded { job, state: JobState::Done }), "{commands:?}");

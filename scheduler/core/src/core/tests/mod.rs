@@ -1,5 +1,7 @@
 //! A rig for the transitions of one family at a time, and a world for all of them together.
 
+#![expect(clippy::single_range_in_vec_init, reason = "sets that hold a single range are what is compared")]
+
 mod failures;
 mod jobs;
 mod leases;

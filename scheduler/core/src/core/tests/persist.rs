@@ -41,10 +41,7 @@ fn outcomes_are_told_once_they_are_stored_and_the_end_after_them() {
     assert!(matches!(commands[..], [Command::Persist { seq: FactSeq(3), .. }]), "{commands:?}");
     assert_eq!(rig.core.job(job).map(|view| view.state), Some(JobState::Running));
 
-    assert_eq!(
-        rig.tell(Event::Persisted { seq: FactSeq(2) }),
-        [Command::OutcomesStored { job, seq: FactSeq(2) }]
-    );
+    assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [Command::OutcomesStored { job, seq: FactSeq(2) }]);
     assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [], "a fact is stored once");
     assert_eq!(
         rig.tell(Event::Persisted { seq: FactSeq(3) }),
@@ -75,6 +72,15 @@ fn a_job_cancelled_before_it_is_stored_never_runs() {
     assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(1) }), [Command::JobAccepted { job }]);
     let ended = Command::JobEnded { job, state: JobState::Cancelled };
     assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [ended]);
+}
+
+#[test]
+fn an_empty_job_cannot_be_cancelled() {
+    let mut rig = unstored();
+    let job = rig.submit("ada", 0);
+    assert_eq!(rig.tell(Event::JobCancelled { job }), []);
+    let commands = rig.tell(Event::Persisted { seq: FactSeq(1) });
+    assert_eq!(commands[1..], [Command::JobEnded { job, state: JobState::Done }]);
 }
 
 #[test]

@@ -106,9 +106,7 @@ fn only_what_is_new_of_a_batch_is_kept() {
         ..batch(0, 2, MS)
     };
     let commands = rig.tell(event(&failed));
-    let Some(crate::Fact::Outcomes { accepted, failed: 1, .. }) = rig.facts.last() else {
-        panic!("{commands:?}")
-    };
+    let Some(crate::Fact::Outcomes { accepted, failed: 1, .. }) = rig.facts.last() else { panic!("{commands:?}") };
     assert_eq!(*accepted, [1..2], "the first outcome of task 0 stands");
     assert_eq!((rig.counts(job).succeeded, rig.counts(job).failed), (1, 1));
 }

@@ -36,7 +36,8 @@ fn facts_make_the_same_core_without_its_leases() {
     let again = Core::replay(Config::default(), rig.facts.iter().cloned()).expect("facts of a core");
     again.check_invariants();
     for job in [done, open, cancelled] {
-        let view = |core: &Core| core.job(job).map(|view| (view.owner, view.priority, view.state, view.counts, view.reason));
+        let view =
+            |core: &Core| core.job(job).map(|view| (view.owner, view.priority, view.state, view.counts, view.reason));
         assert_eq!(view(&again), view(&rig.core));
     }
     assert_eq!(again.jobs[&open].waiting, rig.core.jobs[&open].waiting);

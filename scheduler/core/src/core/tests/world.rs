@@ -217,8 +217,8 @@ impl World {
         let tasks = match self.dice.below(5) {
             0 => self.dice.below(3),
             1 => 1,
-            2 => self.dice.below(5_000),
-            _ => self.dice.below(200),
+            2 => self.dice.below(600),
+            _ => self.dice.below(60),
         };
         let spec = NewJob {
             priority: self.dice.below(3) as i32,

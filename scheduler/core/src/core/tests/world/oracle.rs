@@ -172,7 +172,10 @@ impl Oracle {
             Some(FailureKind::WorkerLost) => crashes >= 3,
             Some(kind) => ends.contains(&format!("{:?}", End::Failure(kind))),
         };
-        assert!(possible, "task {task} of job {job} ended with {failure:?} after {crashes} crashes, not one of {ends:?}");
+        assert!(
+            possible,
+            "task {task} of job {job} ended with {failure:?} after {crashes} crashes, not one of {ends:?}"
+        );
     }
 
     /// The fact's outcomes were told to be stored.
