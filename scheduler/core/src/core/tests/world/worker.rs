@@ -55,9 +55,14 @@ pub(super) struct SimWorker {
 
 impl World {
     pub(super) fn join(&mut self) {
+        let slots = 1 + self.dice.below(4) as u32;
+        let distance = Duration::from_nanos([MS / 10, MS, 20 * MS][self.dice.below(3) as usize]);
+        self.join_with(slots, distance);
+    }
+
+    pub(super) fn join_with(&mut self, slots: u32, distance: Duration) {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let slots = 1 + self.dice.below(4) as u32;
         let sim = SimWorker {
             slots: (0..slots).map(|_| None).collect(),
             queue: VecDeque::new(),
@@ -67,7 +72,7 @@ impl World {
             flushing: false,
             draining: false,
             runs: 0,
-            distance: Duration::from_nanos([MS / 10, MS, 20 * MS][self.dice.below(3) as usize]),
+            distance,
             arrivals: [self.now; 3],
         };
         self.workers.insert(worker, sim);
