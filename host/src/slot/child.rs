@@ -40,10 +40,7 @@ impl SlotCommand {
     ///
     /// The system cannot say which program is running.
     pub fn this_program() -> io::Result<Self> {
-        Ok(Self {
-            exe: std::env::current_exe()?,
-            args: vec!["slot".into()],
-        })
+        Ok(Self { exe: std::env::current_exe()?, args: vec!["slot".into()] })
     }
 }
 
@@ -216,27 +213,18 @@ impl Process {
             attempts: chunk.attempts.clone(),
         };
         let payload = chunk.arguments.encode();
-        self.unsent
-            .push_back(frame::encode(&run, payload.len())?);
+        self.unsent.push_back(frame::encode(&run, payload.len())?);
         if !payload.is_empty() {
             self.unsent.push_back(payload);
         }
         self.next_number += 1;
         span::set(&self.shared, number, chunk.count);
-        self.given.push_back(Given {
-            number,
-            chunk,
-            received: 0,
-        });
+        self.given.push_back(Given { number, chunk, received: 0 });
         Ok(())
     }
 
     /// Takes back what is not started of a chunk, leaving at most `keep` of it: first task and count.
-    pub(super) fn take_back(
-        &mut self,
-        tag: u64,
-        keep: u32,
-    ) -> Result<Option<(u64, u32)>, Corrupt> {
+    pub(super) fn take_back(&mut self, tag: u64, keep: u32) -> Result<Option<(u64, u32)>, Corrupt> {
         let Some(given) = self.given.iter_mut().find(|given| given.chunk.tag == tag) else {
             return Ok(None);
         };
@@ -277,11 +265,8 @@ impl Process {
         if self.is_cut_off {
             return Happened::Ended(self.child.wait().await.ok());
         }
-        let interest = if self.unsent.is_empty() {
-            Interest::READABLE
-        } else {
-            Interest::READABLE | Interest::WRITABLE
-        };
+        let interest =
+            if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
         let ready = tokio::select! {
             biased;
             status = self.child.wait() => return Happened::Ended(status.ok()),
@@ -326,12 +311,7 @@ impl Process {
     /// It has closed its end, which no slot does as long as it lives.
     pub(super) fn send(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
-            let parts: Vec<_> = self
-                .unsent
-                .iter()
-                .take(16)
-                .map(|part| IoSlice::new(part))
-                .collect();
+            let parts: Vec<_> = self.unsent.iter().take(16).map(|part| IoSlice::new(part)).collect();
             let mut sent = match self.socket.try_write_vectored(&parts) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -372,10 +352,7 @@ impl Process {
             self.has_spoken = true;
             match header.kind {
                 Kind::Outcome => {
-                    let given = self
-                        .given
-                        .front_mut()
-                        .ok_or(Corrupt("an outcome of no chunk"))?;
+                    let given = self.given.front_mut().ok_or(Corrupt("an outcome of no chunk"))?;
                     if header.a != given.expected() || given.received >= given.chunk.count {
                         return Err(Corrupt("an outcome of another task than was due"));
                     }
@@ -389,8 +366,8 @@ impl Process {
                     let details = if size == 0 {
                         None
                     } else {
-                        let details: Details = postcard::from_bytes(details)
-                            .map_err(|_| Corrupt("details that cannot be read"))?;
+                        let details: Details =
+                            postcard::from_bytes(details).map_err(|_| Corrupt("details that cannot be read"))?;
                         Some((details, size))
                     };
                     self.builder.end(header.a, header.b, details);
@@ -411,8 +388,8 @@ impl Process {
                     let Some(details) = self.reader.body(&mut Vec::new()) else {
                         break;
                     };
-                    let failure = postcard::from_bytes(details)
-                        .map_err(|_| Corrupt("a failure that cannot be read"))?;
+                    let failure =
+                        postcard::from_bytes(details).map_err(|_| Corrupt("a failure that cannot be read"))?;
                     let job = JobId(header.a);
                     self.refused.push(job);
                     said.push_back(Said::OpenFailed { job, failure });
@@ -428,12 +405,7 @@ impl Process {
                     }
                     let total = total.try_into().map_or(0, u64::from_le_bytes);
                     if let Some(given) = self.given.front() {
-                        said.push_back(Said::Progress {
-                            job: given.job(),
-                            task: header.a,
-                            done: header.b,
-                            total,
-                        });
+                        said.push_back(Said::Progress { job: given.job(), task: header.a, done: header.b, total });
                     }
                 }
             }
@@ -442,10 +414,7 @@ impl Process {
     }
 
     fn chunk_ended(&mut self, number: u64, said: &mut VecDeque<Said>) -> Result<(), Corrupt> {
-        let given = self
-            .given
-            .pop_front()
-            .ok_or(Corrupt("the end of no chunk"))?;
+        let given = self.given.pop_front().ok_or(Corrupt("the end of no chunk"))?;
         if given.number != number {
             return Err(Corrupt("the end of another chunk than was due"));
         }
@@ -455,18 +424,12 @@ impl Process {
             self.given.push_front(given);
             return Err(Corrupt("the end of a chunk with tasks unanswered"));
         }
-        said.push_back(Said::Ended {
-            tag: given.chunk.tag,
-            unstarted: (left > 0).then_some((given.expected(), left)),
-        });
+        said.push_back(Said::Ended { tag: given.chunk.tag, unstarted: (left > 0).then_some((given.expected(), left)) });
         Ok(())
     }
 
     /// The last words of a dead process: complete outcomes; half of one is none.
-    pub(super) fn listen_to_the_dead(
-        &mut self,
-        said: &mut VecDeque<Said>,
-    ) -> Result<(), Corrupt> {
+    pub(super) fn listen_to_the_dead(&mut self, said: &mut VecDeque<Said>) -> Result<(), Corrupt> {
         let result = self.listen(said);
         if let Some(given) = self.given.front() {
             flush(&mut self.builder, given, said);
@@ -477,11 +440,7 @@ impl Process {
 
 fn flush(builder: &mut BatchBuilder, given: &Given, said: &mut VecDeque<Said>) {
     if let Some((batch, results)) = builder.finish() {
-        said.push_back(Said::Outcomes {
-            tag: given.chunk.tag,
-            batch,
-            results,
-        });
+        said.push_back(Said::Outcomes { tag: given.chunk.tag, batch, results });
     }
 }
 
@@ -490,7 +449,6 @@ async fn log(mut stderr: ChildStderr, slot: usize) {
     let mut piece = [0; 4096];
     while let Ok(len @ 1..) = stderr.read(&mut piece).await {
         let text = String::from_utf8_lossy(&piece[..len]);
-        text.lines()
-            .for_each(|line| tracing::warn!(slot, "{line}"));
+        text.lines().for_each(|line| tracing::warn!(slot, "{line}"));
     }
 }

@@ -69,7 +69,9 @@ pub(crate) enum Event {
         count: u32,
     },
     /// Everything of the chunk has been answered.
-    Ended { tag: u64 },
+    Ended {
+        tag: u64,
+    },
     Progress {
         job: JobId,
         task: u64,
@@ -77,9 +79,14 @@ pub(crate) enum Event {
         total: u64,
     },
     /// The job's module cannot be opened.
-    JobFailed { job: JobId, failure: Failure },
+    JobFailed {
+        job: JobId,
+        failure: Failure,
+    },
     /// Process after process dies at its start. It is tried again all the same.
-    Broken { message: String },
+    Broken {
+        message: String,
+    },
 }
 
 /// Why a process is being killed by us.
@@ -274,12 +281,8 @@ impl Driver {
     }
 
     fn cancel(&mut self, job: JobId) {
-        let mut tags: Vec<_> = self
-            .waiting
-            .iter()
-            .filter(|chunk| chunk.setup.job == job)
-            .map(|chunk| chunk.tag)
-            .collect();
+        let mut tags: Vec<_> =
+            self.waiting.iter().filter(|chunk| chunk.setup.job == job).map(|chunk| chunk.tag).collect();
         let given = self.process.iter().flat_map(Process::given);
         let held = given.filter(|given| given.job() == job);
         let before = tags.len();
@@ -323,15 +326,7 @@ impl Driver {
     fn pass_on(&mut self, said: Said) {
         self.deaths = 0;
         match said {
-            Said::Outcomes {
-                tag,
-                batch,
-                results,
-            } => self.outbox.push_back(Event::Results {
-                tag,
-                batch,
-                results,
-            }),
+            Said::Outcomes { tag, batch, results } => self.outbox.push_back(Event::Results { tag, batch, results }),
             Said::Ended { tag, unstarted } => {
                 let (first, count) = unstarted.unwrap_or_default();
                 self.return_all(tag, first, count);
@@ -339,26 +334,15 @@ impl Driver {
             Said::OpenFailed { job, failure } => {
                 self.outbox.push_back(Event::JobFailed { job, failure });
             }
-            Said::Progress {
-                job,
-                task,
-                done,
-                total,
-            } => self.outbox.push_back(Event::Progress {
-                job,
-                task,
-                done,
-                total,
-            }),
+            Said::Progress { job, task, done, total } => {
+                self.outbox.push_back(Event::Progress { job, task, done, total })
+            }
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let cancel = self.cancelled.map(|(_, at)| at);
-        [self.look_at, self.watch_at, cancel, self.start_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.look_at, self.watch_at, cancel, self.start_at].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -390,9 +374,7 @@ impl Driver {
     /// Sets the time at which the current chunk's limit may be hit, counted from the running task's start.
     fn arm_watch(&mut self) {
         let process = self.process.as_ref();
-        let limit = process
-            .and_then(Process::current)
-            .and_then(|given| given.chunk.setup.limits.timeout_ms);
+        let limit = process.and_then(Process::current).and_then(|given| given.chunk.setup.limits.timeout_ms);
         self.watch_at = limit.map(|limit| {
             let started = process.and_then(Process::task_started_ns);
             let ran = started.map_or(0, |started| now_ns().saturating_sub(started));
@@ -409,11 +391,7 @@ impl Driver {
         match self.is_over_limit() {
             Some((task, limit_ms, ran_ns)) if self.doom.is_none() => {
                 self.watch_at = None;
-                self.kill(Doom::Timeout {
-                    task,
-                    limit_ms,
-                    ran_ns,
-                });
+                self.kill(Doom::Timeout { task, limit_ms, ran_ns });
             }
             Some(_) => self.watch_at = None,
             None => self.arm_watch(),
@@ -454,17 +432,9 @@ impl Driver {
             if left > 0 && std::mem::take(&mut blame) {
                 gone = 1;
                 match &doom {
-                    Some(Doom::Timeout {
-                        task: late,
-                        limit_ms,
-                        ran_ns,
-                    }) if *late == task => {
+                    Some(Doom::Timeout { task: late, limit_ms, ran_ns }) if *late == task => {
                         let (batch, results) = timed_out(task, *limit_ms, *ran_ns);
-                        self.outbox.push_back(Event::Results {
-                            tag,
-                            batch,
-                            results,
-                        });
+                        self.outbox.push_back(Event::Results { tag, batch, results });
                     }
                     // The task ended just before the blow, or is one of a job that nobody wants any more.
                     Some(Doom::Timeout { .. } | Doom::Cancel) => gone = 0,

@@ -32,11 +32,7 @@ pub struct LocalOptions {
 impl LocalOptions {
     /// One slot, no retries.
     pub const fn new(command: SlotCommand) -> Self {
-        Self {
-            command,
-            slots: 1,
-            retries: 0,
-        }
+        Self { command, slots: 1, retries: 0 }
     }
 }
 
@@ -175,11 +171,7 @@ impl Run<'_> {
                     let Some(chunk) = self.next_chunk() else {
                         return;
                     };
-                    self.held.push(Held {
-                        tag: chunk.tag,
-                        slot,
-                        chunk: chunk.clone(),
-                    });
+                    self.held.push(Held { tag: chunk.tag, slot, chunk: chunk.clone() });
                     // A driver that is gone is noticed by its silence.
                     let _ = self.slots[slot].send(Order::Run(chunk));
                 }
@@ -234,34 +226,19 @@ impl Run<'_> {
     /// How many tasks to hand out at once. One if tasks may be run again: in order means that the next one is not
     /// begun before.
     fn want(&self, left: u64) -> u32 {
-        if self.retries > 0 {
-            1
-        } else {
-            self.pace.chunk(left, self.slots.len())
-        }
+        if self.retries > 0 { 1 } else { self.pace.chunk(left, self.slots.len()) }
     }
 
     /// Whether the run goes on.
-    fn take(
-        &mut self,
-        event: Event,
-        each: &mut impl FnMut(u64, LocalOutcome<'_>) -> bool,
-    ) -> Result<bool, LocalError> {
+    fn take(&mut self, event: Event, each: &mut impl FnMut(u64, LocalOutcome<'_>) -> bool) -> Result<bool, LocalError> {
         match event {
-            Event::Results {
-                tag,
-                batch,
-                results,
-            } => {
+            Event::Results { tag, batch, results } => {
                 self.pace.learn(&batch);
                 return Ok(self.outcomes(tag, &batch, &results, each));
             }
             Event::Lost { task, message, .. } => {
                 let failure = Failure::new(FailureKind::WorkerLost, message);
-                let outcome = LocalOutcome {
-                    result: Err(&failure),
-                    captured: None,
-                };
+                let outcome = LocalOutcome { result: Err(&failure), captured: None };
                 return Ok(each(task, outcome));
             }
             Event::Returned { tag, first, count } => {

@@ -36,10 +36,15 @@ impl Pace {
         });
     }
 
+    /// Learns from silence: tasks take longer than was thought.
+    pub(crate) fn learn_slow(&mut self, ran: Duration) {
+        let ran = ran.as_nanos() as f64;
+        self.task_ns = Some(self.task_ns.map_or(ran, |old| old.max(0.5 * (old + ran))));
+    }
+
     /// Whether a chunk may wait in a slot while another one runs there.
     pub(crate) fn may_queue(&self) -> bool {
-        self.task_ns
-            .is_some_and(|task| task <= SHORT.as_nanos() as f64)
+        self.task_ns.is_some_and(|task| task <= SHORT.as_nanos() as f64)
     }
 
     /// How many of the next tasks to hand to one slot, if there are `left` and `slots` slots: at least one.

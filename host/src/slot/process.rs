@@ -3,15 +3,13 @@
 //! Three threads: one runs tasks, on a stack of its own size; one does nothing but wait for the agent to go away, and
 //! then ends the process whatever the guest is at; the main one waits for the first.
 
-use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use bytes::{Bytes, BytesMut};
@@ -26,11 +24,11 @@ use super::command::{Command, Details, JobSetup, Recent};
 use super::ring::{Header, Kind, MAX_DETAILS, MAX_RESULT, Writer};
 use super::shared::{Shared, Word, now_ns};
 use super::span;
-use crate::sandbox::{Ended, Sandbox, SandboxSpec, Task};
+use crate::sandbox::{self, Ended, Sandbox, SandboxSpec, Task};
 
-/// Stack of the thread that runs guests: what the sandbox allows them, and room for the host's own frames below.
-/// It is address space, not memory, until it is used.
-const STACK: usize = 64 << 20;
+/// Stack of the thread that runs guests: what the sandbox wants, and this module's own frames. It is address space, not
+/// memory, until it is used.
+const STACK: usize = sandbox::THREAD_STACK_SIZE + (256 << 10);
 /// A task's progress is passed on at most this often.
 const PROGRESS_EVERY_NS: u64 = 100_000_000;
 /// A result buffer that has grown larger than this is given back.
@@ -78,25 +76,18 @@ fn start() -> Result<(), SlotError> {
 
     let socket = UnixStream::from(socket);
     let watched = socket.try_clone()?;
-    thread::Builder::new()
-        .name("watch".to_owned())
-        .spawn(move || end_with_agent(&watched))?;
+    thread::Builder::new().name("watch".to_owned()).spawn(move || end_with_agent(&watched))?;
     let tasks = thread::Builder::new()
         .name("tasks".to_owned())
         .stack_size(STACK)
         .spawn(move || Slot::new(shared, socket)?.run())?;
-    tasks
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the thread that runs tasks panicked").into()))
+    tasks.join().unwrap_or_else(|_| Err(io::Error::other("the thread that runs tasks panicked").into()))
 }
 
 /// Small things that make a dying slot a lesser evil. None of them is needed for safety, so none may fail the slot.
 fn harden() {
     // A crash of a slot that holds gigabytes must not write them to somebody's disk.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
     // If memory runs out, the kernel ends a slot rather than the agent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
@@ -119,7 +110,8 @@ struct Job {
 struct Slot {
     shared: Arc<Shared>,
     commands: Commands,
-    writer: Rc<RefCell<Writer>>,
+    /// Shared with what tells progress; both are in this thread, so nobody ever waits.
+    writer: Arc<Mutex<Writer>>,
     /// `None` for a job that cannot be opened.
     jobs: Recent<Option<Job>>,
     argument: Vec<u8>,
@@ -140,7 +132,7 @@ impl Slot {
         Ok(Self {
             shared,
             commands: Commands::new(socket),
-            writer: Rc::new(RefCell::new(writer)),
+            writer: Arc::new(Mutex::new(writer)),
             jobs: Recent::new(),
             argument: Vec::new(),
             result: Vec::new(),
@@ -151,15 +143,9 @@ impl Slot {
         while let Some((command, payload)) = self.commands.next()? {
             match command {
                 Command::Open(setup) => self.open(*setup),
-                Command::Run {
-                    chunk,
-                    job,
-                    first,
-                    count,
-                    attempts,
-                } => {
+                Command::Run { chunk, job, first, count, attempts } => {
                     self.run_chunk(chunk, job, first, count, &attempts, payload)?;
-                    let mut writer = self.writer.borrow_mut();
+                    let mut writer = lock(&self.writer);
                     let now = now_ns();
                     writer.write(header(Kind::ChunkEnd, chunk, 0), &[], &[], now);
                     writer.announce(now);
@@ -174,20 +160,14 @@ impl Slot {
         let job = setup.job;
         let range_start = setup.range_start;
         match open_sandbox(setup, &self.writer) {
-            Ok(sandbox) => self.jobs.insert(
-                job,
-                Some(Job {
-                    sandbox,
-                    range_start,
-                }),
-            ),
+            Ok(sandbox) => self.jobs.insert(job, Some(Job { sandbox, range_start })),
             Err(failure) => {
                 self.jobs.insert(job, None);
                 let details = postcard::to_stdvec(&fit_failure(failure)).unwrap_or_default();
                 let mut header = header(Kind::OpenFailed, job.0, 0);
                 header.details = details.len() as u32;
                 let now = now_ns();
-                self.writer.borrow_mut().write(header, &[], &details, now);
+                lock(&self.writer).write(header, &[], &details, now);
             }
         }
     }
@@ -223,16 +203,9 @@ impl Slot {
                 }
                 None => columns.get(offset as usize),
             };
-            let attempt = attempts
-                .next_if(|(at, _)| *at == offset)
-                .map_or(0, |(_, attempt)| attempt);
+            let attempt = attempts.next_if(|(at, _)| *at == offset).map_or(0, |(_, attempt)| attempt);
             self.result.clear();
-            let task = Task {
-                job,
-                index,
-                attempt,
-                argument,
-            };
+            let task = Task { job, index, attempt, argument };
             let ended = open.sandbox.call(task, &mut self.result);
             let done = now_ns();
             let details = details_of(ended, &mut self.result);
@@ -243,9 +216,7 @@ impl Slot {
                 a: index,
                 b: done.saturating_sub(now),
             };
-            self.writer
-                .borrow_mut()
-                .write(header, &self.result, &details, done);
+            lock(&self.writer).write(header, &self.result, &details, done);
             if self.result.capacity() > KEEP_BUFFER {
                 self.result = Vec::new();
                 // It took a while to hand over something that large.
@@ -259,17 +230,15 @@ impl Slot {
     }
 }
 
-const fn header(kind: Kind, a: u64, b: u64) -> Header {
-    Header {
-        kind,
-        details: 0,
-        result: 0,
-        a,
-        b,
-    }
+fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_sandbox(setup: JobSetup, writer: &Rc<RefCell<Writer>>) -> Result<Sandbox, Failure> {
+const fn header(kind: Kind, a: u64, b: u64) -> Header {
+    Header { kind, details: 0, result: 0, a, b }
+}
+
+fn open_sandbox(setup: JobSetup, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox, Failure> {
     let spec = SandboxSpec {
         kind: setup.kind,
         function: setup.function,
@@ -281,15 +250,15 @@ fn open_sandbox(setup: JobSetup, writer: &Rc<RefCell<Writer>>) -> Result<Sandbox
         result: setup.result,
     };
     let mut sandbox = Sandbox::open(&setup.artefact, spec)?;
-    let writer = Rc::clone(writer);
-    let last = Cell::new(0);
+    let writer = Arc::clone(writer);
+    let last = AtomicU64::new(0);
     sandbox.set_progress(Box::new(move |task, done, total| {
         let now = now_ns();
-        let mut writer = writer.borrow_mut();
-        if now.saturating_sub(last.get()) < PROGRESS_EVERY_NS || !writer.has_room(8) {
+        let mut writer = lock(&writer);
+        if now.saturating_sub(last.load(Ordering::Relaxed)) < PROGRESS_EVERY_NS || !writer.has_room(8) {
             return;
         }
-        last.set(now);
+        last.store(now, Ordering::Relaxed);
         let mut header = header(Kind::Progress, task, done);
         header.result = 8;
         writer.write(header, &total.to_le_bytes(), &[], now);
@@ -300,15 +269,9 @@ fn open_sandbox(setup: JobSetup, writer: &Rc<RefCell<Writer>>) -> Result<Sandbox
 
 /// The details of an outcome, encoded; empty for a plain value.
 fn details_of(ended: Ended, result: &mut Vec<u8>) -> Vec<u8> {
-    let Ended {
-        mut failure,
-        captured,
-    } = ended;
+    let Ended { mut failure, captured, .. } = ended;
     if failure.is_none() && result.len() > MAX_RESULT {
-        let message = format!(
-            "the result has {} bytes; {MAX_RESULT} is the most that can be sent",
-            result.len()
-        );
+        let message = format!("the result has {} bytes; {MAX_RESULT} is the most that can be sent", result.len());
         failure = Some(Failure::new(FailureKind::ResultTooLarge, message));
     }
     if failure.is_none() && captured.is_empty() && !captured.truncated {
@@ -317,19 +280,13 @@ fn details_of(ended: Ended, result: &mut Vec<u8>) -> Vec<u8> {
     if failure.is_some() {
         result.clear();
     }
-    let mut details = Details {
-        failure: failure.map(fit_failure),
-        captured,
-    };
+    let mut details = Details { failure: failure.map(fit_failure), captured };
     let encoded = postcard::to_stdvec(&details).unwrap_or_default();
     if encoded.len() <= MAX_DETAILS {
         return encoded;
     }
     // Cannot happen while the sandbox keeps to the job's limits; then this is what remains.
-    details.captured = Captured {
-        truncated: true,
-        ..Captured::default()
-    };
+    details.captured = Captured { truncated: true, ..Captured::default() };
     postcard::to_stdvec(&details).unwrap_or_default()
 }
 
@@ -338,9 +295,7 @@ fn fit_failure(mut failure: Failure) -> Failure {
     const MESSAGE: usize = 64 << 10;
     const FRAMES: usize = 256;
     if failure.message.len() > MESSAGE {
-        let end = (0..=MESSAGE)
-            .rev()
-            .find(|at| failure.message.is_char_boundary(*at));
+        let end = (0..=MESSAGE).rev().find(|at| failure.message.is_char_boundary(*at));
         failure.message.truncate(end.unwrap_or(0));
         failure.message.push('…');
     }
@@ -357,11 +312,7 @@ struct Commands {
 
 impl Commands {
     fn new(socket: UnixStream) -> Self {
-        Self {
-            socket,
-            buffer: BytesMut::new(),
-            piece: vec![0; READ],
-        }
+        Self { socket, buffer: BytesMut::new(), piece: vec![0; READ] }
     }
 
     /// Waits for the next command; `None` if there will be none.

@@ -79,13 +79,7 @@ impl Header {
             5 => Kind::Hello,
             _ => return Err(Corrupt("a record of no known kind")),
         };
-        let header = Self {
-            kind,
-            details: (number(0) >> 32) as u32,
-            result: number(8),
-            a: number(16),
-            b: number(24),
-        };
+        let header = Self { kind, details: (number(0) >> 32) as u32, result: number(8), a: number(16), b: number(24) };
         if header.details as usize > MAX_DETAILS || header.result > MAX_RESULT as u64 {
             return Err(Corrupt("a record beyond all limits"));
         }
@@ -111,13 +105,7 @@ impl Writer {
     /// `bell` makes the reader look; it must not block.
     pub(super) fn new(shared: Arc<Shared>, bell: Box<dyn Fn() + Send>) -> Self {
         let written = shared.word(Word::Written).load(Ordering::Acquire);
-        Self {
-            shared,
-            written,
-            announced: written,
-            announced_ns: 0,
-            bell,
-        }
+        Self { shared, written, announced: written, announced_ns: 0, bell }
     }
 
     /// Writes a record, and announces it if its time has come; waits for the reader if there is no room.
@@ -169,9 +157,7 @@ impl Writer {
 
     fn publish(&mut self, len: usize) {
         self.written += len as u64;
-        self.shared
-            .word(Word::Written)
-            .store(self.written, Ordering::Release);
+        self.shared.word(Word::Written).store(self.written, Ordering::Release);
     }
 
     fn free(&self) -> usize {
@@ -186,10 +172,7 @@ impl Writer {
             let waiting = self.shared.waiting();
             waiting.store(1, Ordering::SeqCst);
             if self.free() < len {
-                let timeout = rustix::time::Timespec {
-                    tv_sec: SPACE_CHECK.as_secs() as i64,
-                    tv_nsec: 0,
-                };
+                let timeout = rustix::time::Timespec { tv_sec: SPACE_CHECK.as_secs() as i64, tv_nsec: 0 };
                 // However this returns, the loop looks again.
                 let _ = futex::wait(waiting, futex::Flags::empty(), 1, Some(&timeout));
             }
@@ -288,9 +271,7 @@ impl Reader {
 
     /// Gives the space of what was taken back to the writer.
     pub(super) fn release(&self) {
-        self.shared
-            .word(Word::Taken)
-            .store(self.taken, Ordering::SeqCst);
+        self.shared.word(Word::Taken).store(self.taken, Ordering::SeqCst);
         let waiting = self.shared.waiting();
         if waiting.swap(0, Ordering::SeqCst) != 0 {
             // Nobody there to wake is as good.

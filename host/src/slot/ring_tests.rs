@@ -30,12 +30,7 @@ impl Random {
         let result = vec![self.next() as u8; len as usize];
         let details = vec![self.next() as u8; self.below(40).saturating_sub(30) as usize];
         let header = Header {
-            kind: [
-                Kind::Outcome,
-                Kind::ChunkEnd,
-                Kind::OpenFailed,
-                Kind::Progress,
-            ][self.below(4) as usize],
+            kind: [Kind::Outcome, Kind::ChunkEnd, Kind::OpenFailed, Kind::Progress][self.below(4) as usize],
             details: details.len() as u32,
             result: len,
             a: self.next(),
@@ -105,14 +100,11 @@ fn a_writer_gone_mad_is_told_from_a_good_one_and_harms_nobody() {
                     }
                 }
                 if random.below(4) == 0 {
-                    let noise: Vec<u8> = (0..random.below(200))
-                        .map(|_| random.next() as u8)
-                        .collect();
+                    let noise: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
                     shared.copy_in(random.next(), &noise);
                 }
                 if random.below(20) == 0 {
-                    let word = [Word::Written, Word::Started, Word::Taken, Word::EvenSpan]
-                        [random.below(2) as usize];
+                    let word = [Word::Written, Word::Started, Word::Taken, Word::EvenSpan][random.below(2) as usize];
                     shared.word(word).store(random.next(), Ordering::Release);
                 }
                 reader.look()?;
@@ -135,13 +127,7 @@ fn a_lone_record_is_announced_when_asked_and_many_are_announced_together() {
     let (shared, _reader) = pair();
     let (bell, rung) = std::sync::mpsc::channel();
     let mut writer = Writer::new(shared, Box::new(move || drop(bell.send(()))));
-    let header = Header {
-        kind: Kind::Outcome,
-        details: 0,
-        result: 0,
-        a: 0,
-        b: 0,
-    };
+    let header = Header { kind: Kind::Outcome, details: 0, result: 0, a: 0, b: 0 };
     for now in 1..1000 {
         writer.write(header, b"", b"", now);
     }

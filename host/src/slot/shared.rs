@@ -73,10 +73,7 @@ impl Shared {
         Ok(Self { map })
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "a word of memory that another process writes is an atomic that nobody owns"
-    )]
+    #[expect(unsafe_code, reason = "a word of memory that another process writes is an atomic that nobody owns")]
     pub(super) fn word(&self, word: Word) -> &AtomicU64 {
         // SAFETY: every `Word` is a multiple of 8 within the first page of a page-aligned mapping of `WORDS + RING`
         // bytes, which lives as long as `self`. No other access to these bytes exists but through this function
@@ -95,10 +92,7 @@ impl Shared {
     /// # Panics
     ///
     /// If they are more than the ring holds.
-    #[expect(
-        unsafe_code,
-        reason = "the ring is shared with another process, so no slice of it may exist"
-    )]
+    #[expect(unsafe_code, reason = "the ring is shared with another process, so no slice of it may exist")]
     pub(super) fn copy_in(&self, position: u64, bytes: &[u8]) {
         assert!(bytes.len() <= RING, "more than a ring at once");
         let at = position as usize % RING;
@@ -107,8 +101,7 @@ impl Shared {
         // So both destinations lie in the mapping. `bytes` is private memory and does not overlap with it.
         unsafe {
             let ring = self.map.as_mut_ptr().add(WORDS);
-            ring.add(at)
-                .copy_from_nonoverlapping(head.as_ptr(), head.len());
+            ring.add(at).copy_from_nonoverlapping(head.as_ptr(), head.len());
             ring.copy_from_nonoverlapping(tail.as_ptr(), tail.len());
         }
     }
@@ -118,10 +111,7 @@ impl Shared {
     /// # Panics
     ///
     /// If they are more than the ring holds.
-    #[expect(
-        unsafe_code,
-        reason = "the ring is shared with another process, so no slice of it may exist"
-    )]
+    #[expect(unsafe_code, reason = "the ring is shared with another process, so no slice of it may exist")]
     pub(super) fn copy_out(&self, position: u64, len: usize, into: &mut Vec<u8>) {
         assert!(len <= RING, "more than a ring at once");
         into.reserve(len);

@@ -25,30 +25,18 @@ impl Span {
     }
 
     pub(super) fn unpack(word: u64) -> Self {
-        Self {
-            chunk: (word >> 48) as u16,
-            next: (word >> 24) as u32 & MAX_CHUNK,
-            end: word as u32 & MAX_CHUNK,
-        }
+        Self { chunk: (word >> 48) as u16, next: (word >> 24) as u32 & MAX_CHUNK, end: word as u32 & MAX_CHUNK }
     }
 }
 
 /// The word of a chunk. Two chunks at most are with a slot at a time, and their numbers follow each other.
 pub(super) fn word(shared: &Shared, chunk: u64) -> &AtomicU64 {
-    shared.word(if chunk.is_multiple_of(2) {
-        Word::EvenSpan
-    } else {
-        Word::OddSpan
-    })
+    shared.word(if chunk.is_multiple_of(2) { Word::EvenSpan } else { Word::OddSpan })
 }
 
 /// The agent hands out a chunk of `count` tasks.
 pub(super) fn set(shared: &Shared, chunk: u64, count: u32) {
-    let span = Span {
-        chunk: chunk as u16,
-        next: 0,
-        end: count,
-    };
+    let span = Span { chunk: chunk as u16, next: 0, end: count };
     word(shared, chunk).store(span.pack(), Ordering::Release);
 }
 
@@ -82,12 +70,7 @@ pub(super) fn take_back(shared: &Shared, chunk: u64, end: u32, keep: u32) -> Opt
             return None;
         }
         span.end = span.end.min(span.next.saturating_add(keep));
-        match word.compare_exchange(
-            current,
-            span.pack(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
+        match word.compare_exchange(current, span.pack(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Some(span.end),
             Err(changed) => current = changed,
         }

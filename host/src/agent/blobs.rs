@@ -1,0 +1,151 @@
+//! Blobs on a worker's disk, fetched from the scheduler when they are needed, each once.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use farm_link::LinkError;
+use farm_link::dial::Link;
+use farm_proto::ids::Digest;
+use farm_proto::message::{Open, Request, RequestError, Response};
+use tokio::sync::OnceCell;
+
+/// Why there is no blob.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BlobError {
+    #[error("the scheduler does not give out blob {}: {source}", .digest.short())]
+    Refused { digest: Digest, source: RequestError },
+    #[error("blob {} arrived damaged", .0.short())]
+    Damaged(Digest),
+    #[error("cannot fetch blob {}", .digest.short())]
+    Link { digest: Digest, source: LinkError },
+    #[error("cannot keep a file in {path}: {source}", path = path.display())]
+    Store { path: PathBuf, source: io::Error },
+}
+
+/// A folder of blobs, each a file named by its digest.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    folder: PathBuf,
+    link: Link,
+    /// Those that have been asked for. Whoever asks for one that is on its way waits for it.
+    known: Mutex<HashMap<Digest, Arc<OnceCell<PathBuf>>>>,
+}
+
+impl Blobs {
+    /// Blobs in `folder`, which is there and which nobody else writes to; what it lacks comes over `link`.
+    pub(super) fn new(folder: PathBuf, link: Link) -> Self {
+        Self { folder, link, known: Mutex::default() }
+    }
+
+    /// The file of a blob. It must not be changed.
+    ///
+    /// # Errors
+    ///
+    /// See [`BlobError`]. Asking again tries again.
+    pub(super) async fn get(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let cell = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let cell = known.entry(digest).or_default();
+            // Another worker on this machine may have made room.
+            if cell.get().is_some_and(|path| !path.exists()) {
+                *cell = Arc::default();
+            }
+            Arc::clone(cell)
+        };
+        let path = cell.get_or_try_init(|| self.fetch(digest, size)).await?;
+        Ok(path.clone())
+    }
+
+    async fn fetch(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let path = self.folder.join(digest.to_string());
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
+            return Ok(path);
+        }
+        let store = |source| BlobError::Store { path: self.folder.clone(), source };
+        let lost = |source| BlobError::Link { digest, source };
+        let (mut writer, mut reader) = self.link.open().await.map_err(lost)?;
+        let request = Open::Request(Request::GetBlob { digest });
+        writer.send(&request, Bytes::new()).await.map_err(lost)?;
+        writer.finish();
+        match reader.expect().await.map_err(lost)?.0 {
+            Response::Blob { size: said } if said == size => {}
+            Response::Error(source) => return Err(BlobError::Refused { digest, source }),
+            _ => return Err(BlobError::Damaged(digest)),
+        }
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(store)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut left = size;
+        while left > 0 {
+            let Some(bytes) = reader.raw().await.map_err(lost)? else {
+                return Err(BlobError::Link { digest, source: LinkError::CutOff });
+            };
+            left = left.checked_sub(bytes.len() as u64).ok_or(BlobError::Damaged(digest))?;
+            hasher.update(&bytes);
+            // Into the page cache: a piece of 256 KiB takes a tenth of a millisecond.
+            file.write_all(&bytes).map_err(store)?;
+        }
+        if Digest::from(hasher.finalize()) != digest {
+            return Err(BlobError::Damaged(digest));
+        }
+        file.persist(&path).map_err(|error| store(error.error))?;
+        Ok(path)
+    }
+}
+
+/// Removes the files of a folder that were not used for longest, until the others take up at most `limit` bytes.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub(super) fn prune(folder: &Path, limit: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    let mut total = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() {
+            let used = metadata.accessed().or_else(|_| metadata.modified())?;
+            total += metadata.len();
+            files.push((used, metadata.len(), entry.path()));
+        }
+    }
+    files.sort();
+    for (_, len, path) in files {
+        if total <= limit {
+            break;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => total -= len,
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a cached file stays"),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_files_make_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, age: u64| {
+            let path = folder.path().join(name);
+            let file = fs::File::create(&path).expect("a file");
+            (&file).write_all(&[0; 10]).expect("ten bytes");
+            let then = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+            let times = fs::FileTimes::new().set_accessed(then).set_modified(then);
+            file.set_times(times).expect("times");
+            path
+        };
+        let (old, older, new) = (write("old", 100), write("older", 200), write("new", 0));
+        prune(folder.path(), 20).expect("a folder");
+        assert!(old.exists() && new.exists() && !older.exists());
+        prune(folder.path(), 0).expect("a folder");
+        assert!(!old.exists() && !new.exists());
+    }
+}

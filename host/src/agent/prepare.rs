@@ -1,0 +1,178 @@
+//! Everything that has to be there before a job's first task: its module, compiled, and its inputs.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use farm_proto::ids::{Digest, JobId};
+use farm_proto::job::{Input, JobSpec, Profile};
+use farm_proto::outcome::{Failure, FailureKind};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::blobs::{BlobError, Blobs};
+use crate::artefact::{ArtefactError, Compiler};
+
+/// What a job needs, once it is there.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) artefact: PathBuf,
+    /// The folder that guests see at `/in`. It is removed with this value.
+    pub(super) inputs: Option<TempDir>,
+}
+
+/// Why a job cannot be run here.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    #[error("an input is to be called {0:?}, which is no path below a folder")]
+    BadPath(String),
+    #[error("two inputs want to be at {0:?}")]
+    Twice(String),
+    #[error("cannot keep inputs in {path}: {source}", path = path.display())]
+    Inputs { path: PathBuf, source: io::Error },
+}
+
+impl PrepareError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Artefact(error) if error.is_of_module() => FailureKind::BadModule,
+            Self::BadPath(_) | Self::Twice(_) => FailureKind::BadArguments,
+            // Not the job's fault. It fails all the same: on a worker that cannot do its part it would wait for ever,
+            // and nobody would say why.
+            Self::Blob(_) | Self::Artefact(_) | Self::Inputs { .. } => FailureKind::WorkerLost,
+        }
+    }
+
+    fn is_for_want_of_space(&self) -> bool {
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Blob(BlobError::Store { source, .. }) | Self::Inputs { source, .. } => full(source),
+            Self::Artefact(error) => matches!(error, ArtefactError::DiskFull { .. }),
+            Self::Blob(_) | Self::BadPath(_) | Self::Twice(_) => false,
+        }
+    }
+}
+
+/// Of an artefact: where it is, once it is. Whoever wants it meanwhile waits for it.
+type Artefact = Arc<OnceCell<PathBuf>>;
+
+/// Prepares jobs. One for all of a worker's jobs, so that what they share is fetched and compiled once.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    /// For people, in what they are told when it fails.
+    worker: String,
+    blobs: Blobs,
+    compiler: Compiler,
+    /// Where folders of inputs are made. On one file system with the blobs, links save the copies.
+    folder: PathBuf,
+    /// Modules that are being compiled, or have been.
+    compiled: Mutex<HashMap<(Digest, Profile), Artefact>>,
+}
+
+impl Preparer {
+    pub(super) fn new(worker: String, blobs: Blobs, compiler: Compiler, folder: PathBuf) -> Self {
+        Self { worker, blobs, compiler, folder, compiled: Mutex::default() }
+    }
+
+    /// Fetches and compiles whatever of the job's is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// A failure that ends the job, with the reason in words.
+    pub(super) async fn prepare(&self, job: JobId, spec: &JobSpec) -> Result<Prepared, Failure> {
+        let result = async {
+            let artefact = self.artefact(spec).await?;
+            let inputs = self.inputs(job, &spec.inputs).await?;
+            Ok(Prepared { artefact, inputs })
+        };
+        result.await.map_err(|error: PrepareError| {
+            let kind = error.kind();
+            let mut message = error.to_string();
+            if kind == FailureKind::WorkerLost {
+                message = format!("worker {} cannot prepare the job: {message}", self.worker);
+            }
+            if error.is_for_want_of_space() {
+                message.push_str("; make room there, or give the worker another cache folder");
+            }
+            tracing::warn!(%job, "{message}");
+            Failure::new(kind, message)
+        })
+    }
+
+    async fn artefact(&self, spec: &JobSpec) -> Result<PathBuf, PrepareError> {
+        let key = (spec.module.digest, spec.profile);
+        let cell = {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            let cell = compiled.entry(key).or_default();
+            if cell.get().is_some_and(|path| !path.exists()) {
+                *cell = Arc::default();
+            }
+            Arc::clone(cell)
+        };
+        let make = || async {
+            // A module that was compiled by an earlier worker need not even be fetched.
+            if let Some(artefact) = self.compiler.cache().get(&key.0, key.1)? {
+                return Ok::<_, PrepareError>(artefact);
+            }
+            let module = self.blobs.get(key.0, spec.module.size).await?;
+            Ok(self.compiler.compile(&module, &key.0, key.1).await?)
+        };
+        Ok(cell.get_or_try_init(make).await?.clone())
+    }
+
+    async fn inputs(&self, job: JobId, inputs: &[Input]) -> Result<Option<TempDir>, PrepareError> {
+        if inputs.is_empty() {
+            return Ok(None);
+        }
+        let cannot = |source| PrepareError::Inputs { path: self.folder.clone(), source };
+        let folder =
+            tempfile::Builder::new().prefix(&format!("job-{job}-")).tempdir_in(&self.folder).map_err(cannot)?;
+        for input in inputs {
+            let blob = self.blobs.get(input.digest, input.size).await?;
+            let path = folder.path().join(below(&input.path)?);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(cannot)?;
+            }
+            match fs::hard_link(&blob, &path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(PrepareError::Twice(input.path.clone()));
+                }
+                // Not every file system links, nor for ever many names.
+                Err(_) => fs::copy(&blob, &path).map(drop).map_err(cannot)?,
+            }
+        }
+        Ok(Some(folder))
+    }
+}
+
+/// A path from the network, if it leads to somewhere below the folder that it is joined to.
+fn below(path: &str) -> Result<&Path, PrepareError> {
+    let is_plain = !path.is_empty()
+        && !path.contains('\0')
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    is_plain.then_some(Path::new(path)).ok_or_else(|| PrepareError::BadPath(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_do_not_lead_outside() {
+        for good in ["a", "a/b.csv", "..a", "a b/ü"] {
+            assert!(below(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "/", "/etc/passwd", "..", "../a", "a/../b", "a/./b", "a//b", "a/", "a\0b"] {
+            assert!(below(bad).is_err(), "{bad:?}");
+        }
+    }
+}
