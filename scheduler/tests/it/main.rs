@@ -1,0 +1,13 @@
+//! Schedulers, clients and workers over real connections, in one process.
+//!
+//! Every test has a scheduler, a state folder and a time limit of its own. `FARM_LOG=info` shows what schedulers say.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's panic is its report")]
+
+mod blobs;
+mod hostile;
+mod jobs;
+mod lifecycle;
+mod support;
+mod tickets;
+mod workers;
