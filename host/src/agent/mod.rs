@@ -22,6 +22,8 @@ mod folders;
 mod prepare;
 mod streams;
 mod work;
+#[cfg(test)]
+mod work_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

@@ -267,7 +267,10 @@ impl Work {
                     self.effects.push_back(Effect::Send(message, Bytes::new()));
                 }
             }
-            Event::Returned { tag, first, count } => self.returned(tag, first, count),
+            Event::Returned { tag, first, count } => {
+                self.returned(tag, first, count);
+                self.hand_out(now);
+            }
             Event::Ended { tag } => {
                 self.chunks.remove(&tag);
                 self.hand_out(now);
