@@ -21,6 +21,7 @@ use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
 use crate::results::Store;
+use crate::serve::gone::{self, ErrorQueue};
 use crate::serve::{Shared, listener};
 use crate::state_dir::StateDir;
 use crate::{Options, SchedulerError};
@@ -40,6 +41,7 @@ pub struct Scheduler {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     inbox: Inbox,
+    errors: ErrorQueue,
     /// Held to the end.
     state: StateDir,
 }
@@ -72,7 +74,7 @@ impl Scheduler {
         let secrets = Secrets::open(&state)?;
         let blobs = Arc::new(Blobs::open(&state, options.max_blob)?);
         let store = Arc::new(Store::open(&state)?);
-        let endpoint = bind(options.listen, listener::config(&ca)?)?;
+        let (endpoint, errors) = bind(options.listen, listener::config(&ca)?)?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
         state.announce(local)?;
         let (farm, inbox) = Farm::new();
@@ -86,10 +88,12 @@ impl Scheduler {
                 blobs,
                 store,
                 farm,
+                peers: gone::Peers::default(),
                 shutdown: Arc::default(),
                 workers: AtomicU64::new(0),
             }),
             inbox,
+            errors,
             state,
         };
         for role in [Role::Admin, Role::Worker] {
@@ -149,11 +153,12 @@ impl Scheduler {
     ///
     /// None at present: what goes wrong while it runs is logged, and told to whom it concerns.
     pub async fn run(self) -> Result<(), SchedulerError> {
-        let Self { endpoint, shared, inbox, state } = self;
+        let Self { endpoint, shared, inbox, errors, state } = self;
         let owner = Owner::new(shared.options.core.clone(), inbox, Arc::clone(&shared.store));
         // Ends what is in it when this future is dropped.
         let mut parts = JoinSet::new();
         parts.spawn(owner.run());
+        parts.spawn(gone::watch(errors, Arc::clone(&shared)));
         parts.spawn(listener::run(endpoint.clone(), Arc::clone(&shared)));
         tokio::select! {
             () = shared.shutdown.notified() => {}
@@ -178,10 +183,19 @@ impl Scheduler {
     }
 }
 
-fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<Endpoint, SchedulerError> {
-    let socket = transport::socket(address).map_err(listen_error(address))?;
-    Endpoint::new(transport::endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime))
-        .map_err(listen_error(address))
+fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<(Endpoint, ErrorQueue), SchedulerError> {
+    let bind = || {
+        let socket = transport::socket(address)?;
+        let (socket, errors) = gone::listen(socket)?;
+        let endpoint = Endpoint::new_with_abstract_socket(
+            transport::endpoint_config(),
+            Some(config),
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok((endpoint, errors))
+    };
+    bind().map_err(listen_error(address))
 }
 
 fn listen_error(address: SocketAddr) -> impl FnOnce(std::io::Error) -> SchedulerError {

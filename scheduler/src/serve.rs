@@ -11,6 +11,7 @@
 
 mod connection;
 mod enrol;
+pub(crate) mod gone;
 pub(crate) mod listener;
 mod request;
 mod streams;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) store: Arc<Store>,
     pub(crate) farm: Farm,
+    /// Who is connected from where.
+    pub(crate) peers: gone::Peers,
     /// Notified when the scheduler is to end.
     pub(crate) shutdown: Arc<Notify>,
     pub(crate) workers: AtomicU64,

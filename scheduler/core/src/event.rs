@@ -11,7 +11,7 @@ use crate::command::FactSeq;
 /// Something that happened, told to [`Core::handle`](crate::Core::handle).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
-    /// A user wants a job. Its id is [`Core::next_job`](crate::Core::next_job), or any that no job has had. Answered by
+    /// A user wants a job. Its id is [`Core::next_job`](crate::Core::next_job), or a greater one. Answered by
     /// [`JobAccepted`](crate::Command::JobAccepted) once it is stored.
     JobSubmitted { job: JobId, spec: NewJob },
     /// A user wants no more of a job. Changes nothing if the job has ended.
@@ -84,7 +84,7 @@ pub enum Departure {
 /// that the worker broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The job's id is taken.
+    /// The job's id is taken: it is less than [`Core::next_job`](crate::Core::next_job).
     JobTaken(JobId),
     /// There is no such job: there never was, or it has been forgotten.
     NoSuchJob(JobId),

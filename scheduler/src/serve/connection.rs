@@ -37,6 +37,7 @@ pub(super) async fn serve(connection: Connection, shared: Arc<Shared>) {
     };
     tracing::info!(peer = %remote, %caller, "connected");
     let peer = Arc::new(Peer { caller, connection, seat: Seat::default(), shared });
+    let _listed = peer.shared.peers.list(&peer.connection);
     let mut streams = JoinSet::new();
     let ended = loop {
         tokio::select! {

@@ -110,7 +110,10 @@ fn users_see_their_own_jobs_only() {
             Response::Jobs(jobs) => jobs.iter().map(|status| status.job).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!((jobs(&alice).await, jobs(&bob).await, jobs(&admin).await), (vec![hers], vec![his], vec![hers, his]));
+        assert_eq!(
+            (jobs(&alice).await, jobs(&bob).await, jobs(&admin).await),
+            (vec![hers], vec![his], vec![hers, his])
+        );
         assert_eq!(alice.status(hers).await.owner, "alice");
         for request in [
             Request::Job { job: hers },

@@ -19,10 +19,11 @@ impl Core {
     }
 
     pub(super) fn job_submitted(&mut self, id: JobId, spec: NewJob) -> Result<(), Refused> {
+        let next = id.0.checked_add(1).ok_or(Refused::JobTaken(id))?;
         if id < self.next_job {
             return Err(Refused::JobTaken(id));
         }
-        self.next_job = JobId(id.0.saturating_add(1));
+        self.next_job = JobId(next);
         let owner = self.owners.id(&spec.owner);
         self.jobs.insert(id, Job::new(owner, &spec));
         self.persist(Fact::JobAccepted { job: id, spec });

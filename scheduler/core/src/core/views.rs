@@ -10,7 +10,7 @@ use crate::state::{EndedJob, Job, Phase, Worker};
 use crate::view::{JobView, Waiting, WorkerView};
 
 impl Core {
-    /// An id that no job has had.
+    /// The least id that no job has had, nor any after it.
     pub fn next_job(&self) -> JobId {
         self.next_job
     }
@@ -83,11 +83,11 @@ impl Core {
     pub fn totals(&self) -> Counts {
         let live = self.jobs.values().map(Job::counts);
         live.chain(self.ended.values().map(EndedJob::counts)).fold(Counts::default(), |sum, counts| Counts {
-            waiting: sum.waiting + counts.waiting,
-            leased: sum.leased + counts.leased,
-            succeeded: sum.succeeded + counts.succeeded,
-            failed: sum.failed + counts.failed,
-            cancelled: sum.cancelled + counts.cancelled,
+            waiting: sum.waiting.saturating_add(counts.waiting),
+            leased: sum.leased.saturating_add(counts.leased),
+            succeeded: sum.succeeded.saturating_add(counts.succeeded),
+            failed: sum.failed.saturating_add(counts.failed),
+            cancelled: sum.cancelled.saturating_add(counts.cancelled),
         })
     }
 

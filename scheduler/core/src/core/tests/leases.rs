@@ -191,6 +191,29 @@ fn who_comes_back_has_saved_nothing_up() {
 }
 
 #[test]
+fn a_user_pays_for_what_was_used_and_not_for_what_was_feared() {
+    let mut rig = Rig::new();
+    rig.join(1, 1);
+    let busy = rig.submit("ada", 1_000_000);
+    for _ in 0..20 {
+        let next = next_lease_of(&rig, 1);
+        rig.after(Duration::from_millis(100)).succeed(1, &next, 1, Duration::from_millis(100));
+    }
+    // Tasks of a new job might take seconds, and are charged so until they turn out to be short.
+    for round in 0..10 {
+        let lone = rig.submit("ben", 1);
+        let before = rig.counts(busy).succeeded;
+        while rig.core.live_jobs() > 1 {
+            let next = next_lease_of(&rig, 1);
+            let task = Duration::from_millis(if next.job == lone { 1 } else { 100 });
+            rig.after(task).succeed(1, &next, 1, task);
+        }
+        let passed = rig.counts(busy).succeeded - before;
+        assert!(passed <= 3, "in round {round}, {passed} tasks of another came first");
+    }
+}
+
+#[test]
 fn jobs_of_a_user_go_by_priority_and_then_by_age() {
     let mut rig = Rig::new();
     let old = rig.submit("ada", 1);

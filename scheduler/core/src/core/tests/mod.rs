@@ -5,6 +5,7 @@
 mod failures;
 mod jobs;
 mod leases;
+mod operations;
 mod persist;
 mod ranges;
 mod refusals;
