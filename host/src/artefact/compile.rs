@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::{ArtefactError, Cache, profile_name};
+use super::{ArtefactError, Cache, precompile, profile_name};
 use crate::sandbox::{Layout, compiler, size_in_words};
 
 /// The hidden subcommand of the program that a [`Compiler`] starts: it hands the arguments after it to
@@ -45,17 +45,20 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Memory that one compilation may use: enough for a CPython with numpy.
+    /// Address space that one compilation may use on a machine of one core: enough for a CPython with numpy.
     pub const MEMORY: u64 = 8 << 30;
+    /// For each further core. A thread reserves its stack and an arena of the allocator without using them.
+    const MEMORY_OF_THREAD: u64 = 192 << 20;
     /// Time that one compilation may take: ten times what the largest known module takes on two cores.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
 
     /// A compiler that starts `program` (usually [`std::env::current_exe`]) with [`COMPILE_COMMAND`].
     pub fn new(program: impl Into<PathBuf>, cache: Cache) -> Self {
-        Self { program: program.into(), cache, memory: Self::MEMORY, timeout: Self::TIMEOUT }
+        let memory = Self::MEMORY + threads() * Self::MEMORY_OF_THREAD;
+        Self { program: program.into(), cache, memory, timeout: Self::TIMEOUT }
     }
 
-    /// Bounds the memory of a child, in bytes, not counting what its threads reserve.
+    /// Bounds the address space of a child, in bytes.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = bytes;
@@ -87,13 +90,7 @@ impl Compiler {
         if self.cache.get(digest, profile)?.is_some() {
             return Ok(artefact);
         }
-        // Gone again with this value, whatever happens: an artefact that is whole is moved away before.
-        let temporary = tempfile::Builder::new()
-            .prefix(".compiling-")
-            .suffix(".tmp")
-            .tempfile_in(self.cache.directory())
-            .map_err(|error| ArtefactError::io(self.cache.directory(), error))?
-            .into_temp_path();
+        let temporary = self.cache.temporary()?;
         let started = tokio::time::Instant::now();
         self.run(module, &temporary, profile).await?;
         tracing::info!(%digest, elapsed = ?started.elapsed(), "compiled a module");
@@ -167,6 +164,11 @@ impl Compiler {
     }
 }
 
+/// How many threads a compiler may use.
+fn threads() -> u64 {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64)
+}
+
 /// The child: what a program does after [`COMPILE_COMMAND`], with the arguments that follow it.
 pub fn compile_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -228,13 +230,7 @@ impl<'a> Job<'a> {
         })?;
         let bad_module = |error: wasmtime::Error| Ending { code: exit::BAD_MODULE, message: format!("{error:#}") };
         let engine = compiler(self.profile, self.layout).map_err(bad_module)?;
-        // Neither takes an artefact for a module.
-        let artefact = if wasmparser::Parser::is_component(&bytes) {
-            engine.precompile_component(&bytes)
-        } else {
-            engine.precompile_module(&bytes)
-        }
-        .map_err(bad_module)?;
+        let artefact = precompile(&engine, &bytes).map_err(bad_module)?;
         fs::write(self.output, artefact).map_err(|error| match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 Ending { code: exit::DISK_FULL, message: error.to_string() }
@@ -245,17 +241,13 @@ impl<'a> Job<'a> {
 
     /// Takes away from this process what it must not use. Where the kernel refuses, the parent's clock still runs.
     fn bound(&self) {
-        // A thread reserves its stack and an arena of the allocator without using them.
-        const RESERVED_BY_THREAD: u64 = 192 << 20;
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64) + 1;
-        let space = self.memory.saturating_add(threads * RESERVED_BY_THREAD);
         let lower = |resource: Resource, limit: u64| {
             let now = rustix::process::getrlimit(resource);
             let limit = now.current.map_or(limit, |current| current.min(limit));
             _ = rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
         };
-        lower(Resource::As, space);
-        lower(Resource::Cpu, self.seconds.saturating_mul(threads));
+        lower(Resource::As, self.memory);
+        lower(Resource::Cpu, self.seconds.saturating_mul(threads() + 1));
         lower(Resource::Core, 0);
         _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     }

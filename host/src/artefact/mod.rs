@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use farm_proto::ids::Digest;
 use farm_proto::job::Profile;
 use farm_proto::outcome::{Failure, FailureKind};
+use tempfile::TempPath;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
-use crate::sandbox::{Layout, compatibility};
+use crate::sandbox::{Layout, compatibility, compiler};
 
 mod compile;
 
@@ -132,6 +133,37 @@ impl Cache {
         Ok(None)
     }
 
+    /// Compiles in this process, without a bound on time or memory: for a user's own modules on a user's own machine,
+    /// and for tests. A worker has a [`Compiler`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ArtefactError`].
+    pub fn compile_here(&self, module: &[u8], profile: Profile) -> Result<PathBuf, ArtefactError> {
+        let digest = Digest::of(module);
+        let artefact = self.path(&digest, profile)?;
+        if self.get(&digest, profile)?.is_some() {
+            return Ok(artefact);
+        }
+        let engine = compiler(profile, Layout::of_process())
+            .map_err(|error| ArtefactError::Unsupported(format!("{error:#}")))?;
+        let code = precompile(&engine, module).map_err(|error| ArtefactError::BadModule(format!("{error:#}")))?;
+        let temporary = self.temporary()?;
+        fs::write(&temporary, code).map_err(|error| ArtefactError::io(&self.directory, error))?;
+        self.adopt(&temporary, &artefact)?;
+        Ok(artefact)
+    }
+
+    /// A file in the folder, gone again with this value unless it was adopted before.
+    fn temporary(&self) -> Result<TempPath, ArtefactError> {
+        tempfile::Builder::new()
+            .prefix(".compiling-")
+            .suffix(".tmp")
+            .tempfile_in(&self.directory)
+            .map(tempfile::NamedTempFile::into_temp_path)
+            .map_err(|error| ArtefactError::io(&self.directory, error))
+    }
+
     /// Puts an artefact that lies at `from`, in the same folder, in its place, together with its digest.
     fn adopt(&self, from: &Path, to: &Path) -> Result<(), ArtefactError> {
         let io = |error| ArtefactError::io(&self.directory, error);
@@ -141,6 +173,15 @@ impl Cache {
         fs::write(&digest_from, digest.to_string()).map_err(io)?;
         fs::rename(&digest_from, to.with_extension("b3")).map_err(io)?;
         fs::rename(from, to).map_err(io)
+    }
+}
+
+/// Machine code for a module or component. Takes no artefact for a module.
+fn precompile(engine: &Engine, module: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    if wasmparser::Parser::is_component(module) {
+        engine.precompile_component(module)
+    } else {
+        engine.precompile_module(module)
     }
 }
 

@@ -1,0 +1,501 @@
+//! Workers as processes, against a scheduler that says what the test wants.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use farm_host::agent::{self, AgentOptions};
+use farm_proto::close;
+use farm_proto::columns::{Columns, ColumnsBuilder};
+use farm_proto::ids::{Digest, JobId, LeaseId};
+use farm_proto::job::{Args, Input, JobSpec};
+use farm_proto::message::{Lease, SchedulerControl, SchedulerWork, WorkerControl, WorkerWork};
+use farm_proto::outcome::FailureKind;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::WORKER;
+use crate::guests::{FUNCTIONS, READS_INPUT, SQUARE, shipped};
+use crate::processes::{children, eventually, is_alive, marked, send, within};
+use crate::scheduler::{Connected, Scheduler};
+
+crate::tests![
+    a_range_is_worked_off,
+    columns_are_worked_off_on_two_slots,
+    a_module_is_fetched_once,
+    a_compiled_module_outlives_its_worker,
+    a_cancelled_job_makes_room_at_once,
+    what_is_recalled_comes_back,
+    a_killed_slot_is_replaced,
+    a_task_over_its_time_fails,
+    a_module_that_cannot_be_opened_fails_its_job,
+    a_module_that_does_not_compile_fails_its_job,
+    a_blob_that_the_scheduler_lacks_fails_the_job,
+    inputs_are_mounted_and_removed,
+    inputs_do_not_lead_outside,
+    a_drained_worker_finishes_and_leaves,
+    sigterm_drains,
+    exit_is_at_once,
+    a_scheduler_that_ends_ends_its_workers,
+    a_scheduler_that_is_lost_ends_its_workers_with_an_error,
+    a_killed_worker_leaves_no_slot,
+    a_large_result_arrives,
+];
+
+/// The worker's process.
+pub(crate) fn worker(args: &[OsString]) -> ExitCode {
+    let [ticket, folder, slots] = args else {
+        return ExitCode::from(64);
+    };
+    let text = |arg: &OsString| arg.to_str().unwrap().to_owned();
+    let cache = Path::new(folder).join("cache");
+    let mut options = AgentOptions::new("test", text(slots).parse().unwrap(), cache).unwrap();
+    options.identities = Some(folder.into());
+    // Makes the slots of this test known from all others.
+    options.slot.args.push(folder.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    match runtime.block_on(agent::run(&text(ticket).parse().unwrap(), options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Farm {
+    worker: Child,
+    connected: Connected,
+    scheduler: Scheduler,
+    runtime: Runtime,
+    folder: TempDir,
+    slots: u32,
+}
+
+impl Farm {
+    fn new(slots: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Two threads, so that a test may block.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let guard = runtime.enter();
+        let scheduler = Scheduler::start(folder.path());
+        drop(guard);
+        let worker = start_worker(&scheduler, folder.path(), slots);
+        let connected = runtime.block_on(scheduler.accept());
+        assert_eq!((connected.hello.slots, connected.hello.pid), (slots, worker.id()));
+        Self { worker, connected, scheduler, runtime, folder, slots }
+    }
+
+    /// Another worker with the same folder, after the first one has ended.
+    fn restart(&mut self) {
+        assert!(self.end().success());
+        self.worker = start_worker(&self.scheduler, self.folder.path(), self.slots);
+        self.connected = self.runtime.block_on(self.scheduler.accept());
+    }
+
+    fn mark(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        let worker = self.worker.id();
+        children(worker).into_iter().filter(|pid| marked(self.mark()).contains(pid)).collect()
+    }
+
+    fn work(&mut self, message: &SchedulerWork, payload: Bytes) {
+        let writer = &mut self.connected.work.0;
+        self.runtime.block_on(writer.send(message, payload)).unwrap();
+    }
+
+    fn control(&mut self, message: &SchedulerControl) {
+        let writer = &mut self.connected.control.0;
+        self.runtime.block_on(writer.send(message, Bytes::new())).unwrap();
+    }
+
+    /// Tells of a job that calls a function of a module, and offers the module.
+    fn job(&mut self, job: u64, wat: &str, function: &str, change: impl FnOnce(&mut JobSpec)) {
+        let (module, mut spec) = shipped(wat, function, Args::Range { start: 0, end: 1 << 40 });
+        self.scheduler.put(module);
+        change(&mut spec);
+        self.work(&SchedulerWork::Job { job: JobId(job), spec: Box::new(spec) }, Bytes::new());
+    }
+
+    /// Leases tasks of a range.
+    fn lease(&mut self, job: u64, lease: u64, first: u64, count: u32) {
+        let lease = Lease { lease: LeaseId(lease), job: JobId(job), first, count, attempts: Vec::new() };
+        self.work(&SchedulerWork::Lease(lease), Bytes::new());
+    }
+
+    /// Leases tasks with arguments of their own.
+    fn lease_with(&mut self, job: u64, lease: u64, first: u64, arguments: &[&str]) {
+        let mut columns = ColumnsBuilder::new();
+        arguments.iter().for_each(|argument| columns.push(argument.as_bytes()));
+        let count = arguments.len() as u32;
+        let lease = Lease { lease: LeaseId(lease), job: JobId(job), first, count, attempts: Vec::new() };
+        self.work(&SchedulerWork::Lease(lease), columns.finish().encode());
+    }
+
+    fn answer(&mut self) -> (WorkerWork, Bytes) {
+        let next = self.connected.work.1.expect();
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), next).await };
+        self.runtime.block_on(limited).expect("an answer").unwrap()
+    }
+
+    fn message(&mut self) -> WorkerControl {
+        let next = self.connected.control.1.expect();
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), next).await };
+        self.runtime.block_on(limited).expect("a message").unwrap().0
+    }
+
+    /// The answers to `count` tasks of a lease, by task.
+    fn answers(&mut self, lease: u64, first: u64, count: u64) -> Vec<Answer> {
+        let mut answers: Vec<_> = (0..count).map(|_| Answer::None).collect();
+        let mut left = count;
+        while left > 0 {
+            let (message, payload) = self.answer();
+            for (of, task, answer) in flatten(message, payload) {
+                assert_eq!(of, LeaseId(lease));
+                let place = &mut answers[(task - first) as usize];
+                assert!(matches!(place, Answer::None), "task {task} is answered twice");
+                *place = answer;
+                left -= 1;
+            }
+        }
+        answers
+    }
+
+    /// Waits for the worker's end, having told it to leave.
+    fn end(&mut self) -> ExitStatus {
+        self.control(&SchedulerControl::Exit);
+        self.ended()
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        eventually("ended", || self.worker.try_wait().unwrap().is_some());
+        let slots = marked(self.mark());
+        assert_eq!(slots, [] as [u32; 0], "slots are left");
+        self.worker.wait().unwrap()
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        // Fails if it has ended.
+        let _ = self.worker.kill();
+        let _ = self.worker.wait();
+    }
+}
+
+fn start_worker(scheduler: &Scheduler, folder: &Path, slots: u32) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(WORKER).arg(scheduler.ticket.to_string()).arg(folder).arg(slots.to_string());
+    command.spawn().unwrap()
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    None,
+    Value(String),
+    Failed(FailureKind),
+    Lost(String),
+    Returned,
+}
+
+fn flatten(message: WorkerWork, payload: Bytes) -> Vec<(LeaseId, u64, Answer)> {
+    match message {
+        WorkerWork::Results { lease, batch } => {
+            let results = Columns::decode(batch.count.into(), payload).unwrap();
+            let mut answers: Vec<_> = (batch.first..)
+                .zip(results.iter())
+                .map(|(task, result)| (lease, task, Answer::Value(String::from_utf8(result.to_vec()).unwrap())))
+                .collect();
+            for (offset, failure) in batch.failures {
+                answers[offset as usize].2 = Answer::Failed(failure.kind);
+            }
+            answers
+        }
+        WorkerWork::Lost { lease, task, message } => vec![(lease, task, Answer::Lost(message))],
+        WorkerWork::Returned { lease, first, count } => {
+            (first..first + u64::from(count)).map(|task| (lease, task, Answer::Returned)).collect()
+        }
+    }
+}
+
+fn inline(spec: &mut JobSpec) {
+    spec.args = Args::Inline { count: 1 << 20 };
+}
+
+fn a_range_is_worked_off() {
+    let mut farm = Farm::new(1);
+    farm.job(1, SQUARE, "square", |_| {});
+    farm.lease(1, 1, 1000, 5000);
+    let answers = farm.answers(1, 1000, 5000);
+    for (task, answer) in (1000_u64..).zip(answers) {
+        assert_eq!(answer, Answer::Value((task * task).to_string()));
+    }
+    assert!(farm.end().success());
+}
+
+fn columns_are_worked_off_on_two_slots() {
+    let mut farm = Farm::new(2);
+    farm.job(1, SQUARE, "square", inline);
+    let arguments: Vec<_> = (0..3000).map(|item: i64| (7 * item).to_string()).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    farm.lease_with(1, 1, 50, &arguments);
+    for (argument, answer) in arguments.iter().zip(farm.answers(1, 50, 3000)) {
+        let argument: i64 = argument.parse().unwrap();
+        assert_eq!(answer, Answer::Value((argument * argument).to_string()));
+    }
+}
+
+fn a_module_is_fetched_once() {
+    let mut farm = Farm::new(2);
+    for job in 1..4 {
+        farm.job(job, SQUARE, "square", |_| {});
+        farm.lease(job, job, 0, 10);
+    }
+    let mut left = 30;
+    while left > 0 {
+        let (message, payload) = farm.answer();
+        left -= flatten(message, payload).len();
+    }
+    assert_eq!(farm.scheduler.blobs.lock().unwrap().fetched.len(), 1);
+}
+
+fn a_compiled_module_outlives_its_worker() {
+    let mut farm = Farm::new(1);
+    farm.job(1, SQUARE, "square", |_| {});
+    farm.lease(1, 1, 0, 1);
+    farm.answers(1, 0, 1);
+    farm.restart();
+    farm.job(1, SQUARE, "square", |_| {});
+    farm.lease(1, 1, 0, 1);
+    farm.answers(1, 0, 1);
+    assert_eq!(farm.scheduler.blobs.lock().unwrap().fetched.len(), 1);
+}
+
+fn a_cancelled_job_makes_room_at_once() {
+    let mut farm = Farm::new(1);
+    farm.job(1, FUNCTIONS, "spin", |_| {});
+    farm.job(2, FUNCTIONS, "square", |_| {});
+    let mut lease = 0;
+    within(Duration::from_millis(50), || {
+        let job = 10 + lease;
+        lease += 2;
+        farm.job(job, FUNCTIONS, "spin", |_| {});
+        // Task 0 never ends; task 1 waits behind it.
+        farm.lease(job, lease, 0, 2);
+        std::thread::sleep(Duration::from_millis(100));
+        let slots = farm.slots();
+        let begun = Instant::now();
+        farm.control(&SchedulerControl::CancelJob { job: JobId(job) });
+        eventually("killed", || !slots.iter().any(|slot| is_alive(*slot)));
+        let took = begun.elapsed();
+        // Nothing of the job is answered, and the next one is.
+        farm.lease(job, 900 + lease, 2, 2);
+        farm.lease(2, lease + 1, 3, 1);
+        assert_eq!(farm.answers(lease + 1, 3, 1), [Answer::Value("9".to_owned())]);
+        farm.control(&SchedulerControl::ForgetJob { job: JobId(job) });
+        took
+    });
+}
+
+fn what_is_recalled_comes_back() {
+    let mut farm = Farm::new(1);
+    farm.job(1, FUNCTIONS, "sleep", inline);
+    farm.lease_with(1, 1, 0, &["100"; 20]);
+    let (first, payload) = farm.answer();
+    let mut answers = flatten(first, payload);
+    farm.control(&SchedulerControl::Recall { lease: LeaseId(1), keep: 3 });
+    while answers.len() < 20 {
+        let (message, payload) = farm.answer();
+        answers.extend(flatten(message, payload));
+    }
+    answers.sort_by_key(|(_, task, _)| *task);
+    let returned: Vec<_> = answers.iter().filter(|(_, _, answer)| *answer == Answer::Returned).collect();
+    // One had ended, one or two were running, three were kept; the rest comes from the end.
+    assert!((13..=15).contains(&returned.len()), "{answers:?}");
+    assert!(answers[20 - returned.len()..].iter().all(|(_, _, answer)| *answer == Answer::Returned), "{answers:?}");
+    assert_eq!(answers.iter().map(|(_, task, _)| *task).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+}
+
+fn a_killed_slot_is_replaced() {
+    let mut farm = Farm::new(1);
+    farm.job(1, FUNCTIONS, "sleep", inline);
+    farm.lease_with(1, 1, 0, &["2"; 200]);
+    // Both answers are the first ones of the lease, whatever their order.
+    let (message, payload) = farm.answer();
+    let mut answers = flatten(message, payload);
+    farm.slots().into_iter().for_each(|slot| send(slot, Signal::KILL));
+    while answers.len() < 200 {
+        let (message, payload) = farm.answer();
+        answers.extend(flatten(message, payload));
+    }
+    answers.sort_by_key(|(_, task, _)| *task);
+    assert_eq!(answers.iter().map(|(_, task, _)| *task).collect::<Vec<_>>(), (0..200).collect::<Vec<_>>());
+    let lost: Vec<_> = answers.iter().filter(|(_, _, answer)| matches!(answer, Answer::Lost(_))).collect();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    let good = |answer: &Answer| *answer == Answer::Value("2".to_owned());
+    assert_eq!(answers.iter().filter(|(_, _, answer)| good(answer)).count(), 199);
+}
+
+fn a_task_over_its_time_fails() {
+    let mut farm = Farm::new(1);
+    farm.job(1, FUNCTIONS, "spin", |spec| spec.limits.timeout_ms = Some(50));
+    farm.lease(1, 1, 0, 3);
+    let answers = farm.answers(1, 0, 3);
+    assert_eq!(answers[0], Answer::Failed(FailureKind::Timeout));
+    assert_eq!(answers[1..], [Answer::Value("1".to_owned()), Answer::Value("2".to_owned())]);
+}
+
+fn failure_of(farm: &mut Farm, job: u64) -> (FailureKind, String) {
+    match farm.message() {
+        WorkerControl::JobFailed { job: of, failure } => {
+            assert_eq!(of, JobId(job));
+            (failure.kind, failure.message)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_module_that_cannot_be_opened_fails_its_job() {
+    let mut farm = Farm::new(2);
+    farm.job(1, SQUARE, "cube", |_| {});
+    farm.lease(1, 1, 0, 1000);
+    let (kind, message) = failure_of(&mut farm, 1);
+    assert_eq!(kind, FailureKind::NoSuchFunction);
+    assert!(message.contains("square"), "{message}");
+    // It works on, and answers nothing of that job.
+    farm.job(2, SQUARE, "square", |_| {});
+    farm.lease(2, 2, 4, 1);
+    assert_eq!(farm.answers(2, 4, 1), [Answer::Value("16".to_owned())]);
+}
+
+fn a_module_that_does_not_compile_fails_its_job() {
+    let mut farm = Farm::new(1);
+    let broken = Bytes::from_static(b"\0asm\x01\0\0\0\x63");
+    let digest = farm.scheduler.put(broken.clone());
+    farm.job(1, SQUARE, "square", |spec| (spec.module.digest, spec.module.size) = (digest, broken.len() as u64));
+    farm.lease(1, 1, 0, 5);
+    assert_eq!(failure_of(&mut farm, 1).0, FailureKind::BadModule);
+}
+
+fn a_blob_that_the_scheduler_lacks_fails_the_job() {
+    let mut farm = Farm::new(1);
+    let lacking = Digest::of(b"nothing like it");
+    farm.job(1, SQUARE, "square", |spec| spec.module.digest = lacking);
+    farm.lease(1, 1, 0, 5);
+    let (_, message) = failure_of(&mut farm, 1);
+    assert!(message.contains(&lacking.short()), "{message}");
+}
+
+fn inputs_are_mounted_and_removed() {
+    let mut farm = Farm::new(1);
+    let digest = farm.scheduler.put("hello");
+    farm.job(1, READS_INPUT, "", |spec| {
+        inline(spec);
+        spec.inputs = vec![Input { path: "a/b.txt".to_owned(), digest, size: 5 }];
+    });
+    farm.lease_with(1, 1, 0, &["\"\"", "\"\""]);
+    let answers = farm.answers(1, 0, 2);
+    assert_eq!(answers, [Answer::Value("hello".to_owned()), Answer::Value("hello".to_owned())]);
+    let folders = || {
+        let runs = std::fs::read_dir(farm.folder.path().join("cache")).unwrap().flatten();
+        let runs = runs.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"));
+        runs.flat_map(|run| std::fs::read_dir(run.path()).unwrap()).count()
+    };
+    assert_eq!(folders(), 1);
+    let before = folders;
+    assert_eq!(before(), 1);
+    farm.control(&SchedulerControl::ForgetJob { job: JobId(1) });
+    eventually("removed", || {
+        let runs = std::fs::read_dir(farm.folder.path().join("cache")).unwrap().flatten();
+        let mut runs = runs.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"));
+        runs.all(|run| std::fs::read_dir(run.path()).unwrap().count() == 0)
+    });
+}
+
+fn inputs_do_not_lead_outside() {
+    let mut farm = Farm::new(1);
+    let digest = farm.scheduler.put("evil");
+    for (job, path) in (1..).zip(["../a", "/etc/farm", "a/../../b"]) {
+        farm.job(job, READS_INPUT, "", |spec| {
+            spec.inputs = vec![Input { path: path.to_owned(), digest, size: 4 }];
+        });
+        let (kind, message) = failure_of(&mut farm, job);
+        assert_eq!(kind, FailureKind::BadArguments);
+        assert!(message.contains(path), "{message}");
+    }
+}
+
+fn finishes_and_leaves(mut farm: Farm, drain: impl FnOnce(&mut Farm)) {
+    farm.job(1, FUNCTIONS, "sleep", inline);
+    farm.lease_with(1, 1, 0, &["50"; 6]);
+    let (message, payload) = farm.answer();
+    let mut answers = flatten(message, payload);
+    drain(&mut farm);
+    assert_eq!(farm.message(), WorkerControl::Draining);
+    // Too late.
+    farm.lease_with(1, 2, 6, &["50"; 6]);
+    while answers.len() < 12 {
+        let (message, payload) = farm.answer();
+        answers.extend(flatten(message, payload));
+    }
+    for (lease, task, answer) in answers {
+        match lease {
+            LeaseId(1) => assert_eq!(answer, Answer::Value("50".to_owned()), "task {task}"),
+            _ => assert_eq!(answer, Answer::Returned, "task {task}"),
+        }
+    }
+    assert!(farm.ended().success());
+}
+
+fn a_drained_worker_finishes_and_leaves() {
+    finishes_and_leaves(Farm::new(2), |farm| farm.control(&SchedulerControl::Drain));
+}
+
+fn sigterm_drains() {
+    finishes_and_leaves(Farm::new(1), |farm| send(farm.worker.id(), Signal::TERM));
+}
+
+fn exit_is_at_once() {
+    let mut farm = Farm::new(2);
+    farm.job(1, FUNCTIONS, "spin", inline);
+    farm.lease_with(1, 1, 0, &["0", "0"]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(farm.end().success());
+}
+
+fn a_scheduler_that_ends_ends_its_workers() {
+    let mut farm = Farm::new(1);
+    farm.connected.connection.close(close::SHUTDOWN.into(), b"");
+    assert!(farm.ended().success());
+}
+
+fn a_scheduler_that_is_lost_ends_its_workers_with_an_error() {
+    let mut farm = Farm::new(1);
+    farm.connected.connection.close(close::PROTOCOL.into(), b"");
+    assert!(!farm.ended().success());
+}
+
+fn a_killed_worker_leaves_no_slot() {
+    let mut farm = Farm::new(2);
+    farm.job(1, FUNCTIONS, "spin", inline);
+    farm.lease_with(1, 1, 0, &["0", "0"]);
+    eventually("two slots", || farm.slots().len() == 2);
+    farm.worker.kill().unwrap();
+    farm.worker.wait().unwrap();
+    eventually("gone", || marked(farm.mark()).is_empty());
+}
+
+fn a_large_result_arrives() {
+    let mut farm = Farm::new(1);
+    farm.job(1, crate::guests::LARGE, "", inline);
+    farm.lease_with(1, 1, 0, &["\"\""; 4]);
+    for answer in farm.answers(1, 0, 4) {
+        assert!(matches!(answer, Answer::Value(text) if text.len() == 80 * 65_536));
+    }
+}

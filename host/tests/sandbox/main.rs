@@ -1,0 +1,11 @@
+//! The sandbox from the outside: modules in, outcomes out. One program, because linking an engine takes its time.
+
+mod argument;
+mod artefact;
+mod command;
+mod component;
+mod core;
+mod hostile;
+mod module;
+mod sdk;
+mod support;
