@@ -54,7 +54,7 @@ fn of_other_json_it_reads_the_text() {
 #[test]
 fn arguments_come_after_the_name() {
     let guest = Guest::new(prints_list("args"));
-    assert_eq!(guest.value(r#"{"args": ["-n", 5]}"#), "main.wasm\0-n\05\0");
+    assert_eq!(guest.value(r#"{"args": ["-n", 5]}"#), "main.wasm\0-n\x005\0");
     assert!(guest.fails(r#"{"args": 5}"#, FailureKind::BadArguments).starts_with("$.args: expected"));
 }
 
