@@ -191,7 +191,8 @@ impl Random {
     }
 
     fn value(&mut self) -> Value {
-        let rights: Vec<&str> = ["read", "write", "execute"].into_iter().filter(|_| self.next().is_multiple_of(2)).collect();
+        let rights: Vec<&str> =
+            ["read", "write", "execute"].into_iter().filter(|_| self.next().is_multiple_of(2)).collect();
         let nested: Vec<Value> = (0..self.below(5)).map(|_| json!(self.next() as i64)).collect();
         let result = if self.below(2) == 0 { json!({"ok": self.next()}) } else { json!({"err": self.text()}) };
         json!([self.shape(), rights, nested, result, self.below(256)])
