@@ -23,10 +23,10 @@ use syn::parse_macro_input;
 pub fn function(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as options::Options);
     let original = proc_macro2::TokenStream::from(item.clone());
-    let function: syn::ItemFn = match syn::parse(item) {
+    let function: check::Function = match syn::parse(item) {
         Ok(function) => function,
         Err(error) => {
-            let error = check::not_a_function(&original, &error).to_compile_error();
+            let error = error.to_compile_error();
             return quote!(#error #original).into();
         }
     };

@@ -1,6 +1,5 @@
 //! Texts taken from the source: doc comments, types, and the JSON object that describes a function.
 
-use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 
@@ -17,7 +16,7 @@ pub(crate) fn doc(attributes: &[Attribute]) -> String {
             },
             _ => None,
         })
-        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>())
         .collect();
     // A block comment's lines may have no leading space; only a common one is taken away.
     let indented = lines.iter().all(|line| line.is_empty() || line.starts_with(' '));
@@ -50,41 +49,29 @@ pub(crate) fn of_type(ty: &impl ToTokens) -> String {
     text.trim_end().to_owned()
 }
 
-/// The line of the custom section `farm:functions` that stands for one function.
-pub(crate) fn summary(name: &str, signature: &Signature<'_>) -> String {
+/// The line of the custom section `farm:functions` that stands for one function, in pieces: a schema goes between each
+/// two of them. A raw function has no schemas, hence one piece.
+pub(crate) fn summary(name: &str, signature: &Signature<'_>) -> Vec<String> {
     let raw = matches!(signature.input, Input::Raw(_));
-    let parameters: Vec<String> = match &signature.input {
-        Input::Raw(parameter) => vec![parameter],
-        Input::Json(parameters) => parameters.iter().collect(),
+    let mut pieces = vec![];
+    let mut piece =
+        format!(r#"{{"name":{},"doc":{},"raw":{raw},"params":["#, json(name), json(&doc(signature.attributes)));
+    for (position, parameter) in signature.input.parameters().iter().enumerate() {
+        let comma = if position > 0 { "," } else { "" };
+        let (name, ty) = (json(&parameter.name), json(&of_type(parameter.ty)));
+        piece.push_str(&format!(r#"{comma}{{"name":{name},"type":{ty},"required":{}"#, parameter.required));
+        if !raw {
+            pieces.push(std::mem::take(&mut piece));
+        }
+        piece.push('}');
     }
-    .into_iter()
-    .map(|parameter| {
-        format!(
-            r#"{{"name":{},"type":{},"required":{}}}"#,
-            json(&parameter.name),
-            json(&of_type(parameter.ty)),
-            parameter.required
-        )
-    })
-    .collect();
-    format!(
-        r#"{{"name":{},"doc":{},"raw":{raw},"params":[{}],"result":{{"type":{}}}}}"#,
-        json(name),
-        json(&doc(signature.attributes)),
-        parameters.join(","),
-        json(&signature.output.value.as_ref().map_or_else(|| "()".to_owned(), TokenStream::to_string_as_type)),
-    )
-}
-
-/// Gives a token stream the spacing of a type.
-trait AsType {
-    fn to_string_as_type(&self) -> String;
-}
-
-impl AsType for TokenStream {
-    fn to_string_as_type(&self) -> String {
-        of_type(self)
+    piece.push_str(&format!(r#"],"result":{{"type":{}"#, json(&of_type(&signature.output.value))));
+    if !raw {
+        pieces.push(std::mem::take(&mut piece));
     }
+    piece.push_str("}}");
+    pieces.push(piece);
+    pieces
 }
 
 /// A JSON string.
@@ -107,7 +94,6 @@ fn json(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quote::quote;
     use syn::parse_quote;
 
     use super::*;
@@ -140,17 +126,14 @@ mod tests {
             fn f() {}
         };
         assert_eq!(doc(&item.attrs), "First line.\n\n    indented\nLast.");
-        let none: syn::ItemFn = parse_quote!(fn f() {});
+        let none: syn::ItemFn = parse_quote!(
+            fn f() {}
+        );
         assert_eq!(doc(&none.attrs), "");
     }
 
     #[test]
     fn json_strings_are_escaped() {
         assert_eq!(json("a\"b\\c\nd\te\u{1}é"), r#""a\"b\\c\nd\te\u0001é""#);
-    }
-
-    #[test]
-    fn a_stream_of_tokens_is_spaced_like_a_type() {
-        assert_eq!(quote!(Vec<u8>).to_string_as_type(), "Vec<u8>");
     }
 }
