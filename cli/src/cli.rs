@@ -1,0 +1,447 @@
+//! The command line: what there is to say, and which function answers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use farm_client::args::{ArgSource, IntRange};
+use farm_client::guest::Target;
+use farm_client::results::Format;
+use farm_proto::ids::JobId;
+use farm_proto::job::StdoutMode;
+use farm_proto::ticket::Role;
+
+use crate::commands;
+use crate::report::Report;
+
+/// Run functions compiled to WebAssembly on many cores.
+///
+/// What travels is the function and its arguments; nothing is installed on a worker and nothing is mounted there. Each
+/// task runs in a fresh sandbox that can touch only what its job grants.
+#[derive(Debug, Parser)]
+#[command(name = "farm", version, max_term_width = 110, after_help = EXIT_CODES)]
+struct Cli {
+    /// What to print on stdout: text for people, or JSON whose names are a promise.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all went well · 1 some tasks failed · 2 wrong command line · 3 bad module or input \
+· 4 bad arguments · 5 no farm answers · 6 refused by the farm · 7 job cancelled or failed · 8 no such job · 70 internal \
+error · 130 interrupted";
+
+/// What `--output` chooses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a function on this machine, one task after another, without a scheduler; or a WASI command as a program.
+    Run(RunArgs),
+    /// Run a function on a farm: the one that is configured or up, else one made on this machine for this job.
+    Submit(SubmitArgs),
+    /// Start a farm on this machine that stays; later submits find it.
+    Up(UpArgs),
+    /// End the farm that `farm up` started.
+    Down,
+    /// Show the farm: its workers and what they do.
+    Status(FarmArgs),
+    /// List jobs.
+    Jobs(FarmArgs),
+    /// Show, fetch or cancel a job.
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Show what a module is: its functions, what they take, and what it could touch.
+    Inspect {
+        /// A `.wasm` or `.wat` file.
+        module: PathBuf,
+    },
+    /// Make a function crate from a template.
+    New {
+        /// Folder to make; its last part names the crate.
+        path: PathBuf,
+        /// For a function that reads inputs or prints.
+        #[arg(long)]
+        wasi: bool,
+        /// Folder of farm-sdk, if it is not to be found otherwise.
+        #[arg(long, value_name = "FOLDER")]
+        sdk: Option<PathBuf>,
+    },
+    /// Build a function crate to a `.wasm`, with the right target and flags.
+    Build {
+        /// Folder of the crate.
+        #[arg(default_value = ".")]
+        path: PathBuf,
+        /// Instead of what the crate says or its sources suggest.
+        #[arg(long, value_enum)]
+        target: Option<Target>,
+        /// Where the module goes; by default its name in the current folder.
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Run a scheduler in the foreground.
+    Scheduler(SchedulerArgs),
+    /// Run a worker in the foreground.
+    Worker(WorkerArgs),
+    /// Make a ticket that lets its bearer into the farm.
+    Ticket {
+        #[arg(value_parser = role)]
+        role: Role,
+        /// Who the bearer will be.
+        #[arg(long, default_value = "user")]
+        name: String,
+        /// How long it lets people in, in seconds or with a unit: 90, 15m, 8h, 7d.
+        #[arg(long, default_value = "1d", value_parser = duration, value_name = "TIME")]
+        valid: std::time::Duration,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Measure this machine: the sandbox alone, and the whole farm.
+    Bench(commands::bench::BenchArgs),
+    /// A slot process; started by workers.
+    #[command(hide = true)]
+    Slot,
+    /// A compiler process; started by workers.
+    #[command(hide = true, disable_help_flag = true)]
+    CompileModule {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum JobCommand {
+    /// How a job is doing.
+    Show {
+        job: JobId,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// The results of a job, waiting for those that are yet to come.
+    Results {
+        job: JobId,
+        /// Only those that are there already.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        results: ResultArgs,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Stop a job.
+    Cancel {
+        job: JobId,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+/// Which farm.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FarmArgs {
+    /// Ticket of the farm; by default the farm that is up on this machine.
+    #[arg(long, env = "FARM_TICKET", hide_env_values = true, value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+}
+
+/// Which arguments.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ArgsArgs {
+    /// Arguments, one task each: a file with a JSON array, a JSON array, or `-` for stdin.
+    #[arg(long, value_name = "FILE|-|JSON", conflicts_with = "range")]
+    args: Option<String>,
+    /// The arguments are JSON values one behind the other, as in `.ndjson` files.
+    #[arg(long, requires = "args")]
+    ndjson: bool,
+    /// The integers from A up to but not including B, one task each.
+    #[arg(long, value_name = "A..B", allow_hyphen_values = true)]
+    range: Option<IntRange>,
+}
+
+impl ArgsArgs {
+    pub(crate) fn source(&self) -> Option<ArgSource> {
+        let range = self.range.map(|range| ArgSource::Range { start: range.start, end: range.end });
+        range.or_else(|| self.args.as_deref().map(|text| ArgSource::parse(text, self.ndjson)))
+    }
+}
+
+/// What a task may use and how it is run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TaskArgs {
+    /// Which function, where the module has several.
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<String>,
+    /// Wall time of a task: 500ms, 10s, 5m.
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = "Limits of a task")]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Memory of a task: 64MiB, 2GiB.
+    #[arg(long, value_parser = size, value_name = "SIZE", help_heading = "Limits of a task")]
+    pub(crate) memory: Option<u64>,
+    /// Fuel of a task: about one unit an instruction, the same on every machine. Slower.
+    #[arg(long, value_name = "UNITS", help_heading = "Limits of a task")]
+    pub(crate) fuel: Option<u64>,
+    /// Size of a task's result.
+    #[arg(long, value_parser = size, value_name = "SIZE", help_heading = "Limits of a task")]
+    pub(crate) max_result: Option<u64>,
+    /// How much of what a task prints is kept.
+    #[arg(long, value_parser = size, value_name = "SIZE", help_heading = "Limits of a task")]
+    pub(crate) max_output: Option<u64>,
+    /// Environment variable of the task; it sees no others.
+    #[arg(long, value_parser = pair, value_name = "K=V")]
+    pub(crate) env: Vec<(String, String)>,
+    /// File or folder that tasks can read at /in/NAME.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) input: Vec<String>,
+    /// What the stdout of a WASI command is.
+    #[arg(long, value_parser = stdout_mode, default_value = "text", value_name = "text|json|base64")]
+    pub(crate) stdout: StdoutMode,
+    /// Exit codes of a WASI command that mean success.
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "CODES", allow_hyphen_values = true)]
+    pub(crate) ok_exit: Vec<i32>,
+    /// Attempts beyond the first for a task that failed by its own doing.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) retries: u32,
+    /// Stop when more tasks than this have failed.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_failures: Option<u64>,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ResultArgs {
+    /// File for the results, instead of stdout.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// One array in the order of the arguments, or a line a task as they come.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A `.wasm` or `.wat` file.
+    pub(crate) module: PathBuf,
+    #[command(flatten)]
+    pub(crate) args: ArgsArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) results: ResultArgs,
+    /// Folder that a program may use, as HOST::GUEST.
+    #[arg(long, value_parser = folder, value_name = "HOST::GUEST", help_heading = "A WASI command as a program")]
+    pub(crate) dir: Vec<(PathBuf, String)>,
+    /// Arguments of the program.
+    #[arg(last = true, value_name = "ARGV", help_heading = "A WASI command as a program")]
+    pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// A `.wasm` or `.wat` file.
+    pub(crate) module: PathBuf,
+    #[command(flatten)]
+    pub(crate) args: ArgsArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) results: ResultArgs,
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+    /// Workers of a farm that is made for this job; by default one with a slot per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+    /// Jobs of one user with a higher priority go first.
+    #[arg(long, default_value_t = 0, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) priority: i32,
+    /// Name of the job, for people.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Print the job's id and leave; `farm job results ID` fetches the results.
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Workers with one slot each; by default one worker with a slot per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+    /// Address to listen on; one that others can reach lets them in with a ticket.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerArgs {
+    /// Address to listen on, over UDP.
+    #[arg(long, default_value = "127.0.0.1:7117", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Host name or address for tickets, if it is not the one listened on.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) public_host: Option<String>,
+    /// Folder for its certificates, blobs and results.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Ticket of a worker; better in the environment, where other users cannot read it.
+    #[arg(long, env = "FARM_TICKET", hide_env_values = true, value_name = "TICKET")]
+    pub(crate) ticket: String,
+    /// Tasks that run at the same time; by default one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: Option<u32>,
+    /// Name for people; by default the host's.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
+}
+
+/// How a process of a farm ends.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PartArgs {
+    /// End when stdin does: with whoever holds the other end.
+    #[arg(long, hide = true)]
+    pub(crate) end_with_stdin: bool,
+    /// Outlive the terminal.
+    #[arg(long, hide = true)]
+    pub(crate) new_session: bool,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    text.parse().map_err(|error: farm_proto::ticket::TicketError| error.to_string())
+}
+
+fn stdout_mode(text: &str) -> Result<StdoutMode, String> {
+    match text {
+        "text" => Ok(StdoutMode::Text),
+        "json" => Ok(StdoutMode::Json),
+        "base64" => Ok(StdoutMode::Base64),
+        _ => Err("there are text, json and base64".to_owned()),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is written K=V")?;
+    if key.is_empty() { Err("the name is empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+fn folder(text: &str) -> Result<(PathBuf, String), String> {
+    let (host, guest) = text.split_once("::").unwrap_or((text, text));
+    if host.is_empty() || guest.is_empty() {
+        Err("it is written HOST::GUEST".to_owned())
+    } else {
+        Ok((host.into(), guest.to_owned()))
+    }
+}
+
+/// A number and a unit.
+fn with_unit(text: &str, units: &[(&str, u64)], help: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.replace('_', "").parse().map_err(|_| help.to_owned())?;
+    let factor = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
+    let (_, factor) = factor.ok_or_else(|| help.to_owned())?;
+    let value = number * *factor as f64;
+    if value.is_finite() && value <= u64::MAX as f64 { Ok(value as u64) } else { Err(help.to_owned()) }
+}
+
+/// A time with its unit; without one, seconds.
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("ms", 1), ("", 1000), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    with_unit(text, &UNITS, "a time is written 500ms, 10s, 5m, 2h or 7d").map(std::time::Duration::from_millis)
+}
+
+/// A size with its unit; without one, bytes.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 11] = [
+        ("", 1),
+        ("B", 1),
+        ("K", 1 << 10),
+        ("KiB", 1 << 10),
+        ("kB", 1000),
+        ("M", 1 << 20),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("G", 1 << 30),
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+    ];
+    with_unit(text, &UNITS, "a size is written 4096, 64KiB, 512MiB or 2GiB")
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Slot = cli.command {
+        // Before anything else: its standard input is the agent.
+        return farm_host::slot::main();
+    }
+    commands::parts::start_log(matches!(cli.command, Command::Scheduler(_) | Command::Worker(_)));
+    let output = cli.output;
+    let result = match cli.command {
+        Command::Run(args) => commands::run::run(&args, output),
+        Command::Submit(args) => block_on(commands::submit::submit(args, output)),
+        Command::Up(args) => block_on(commands::farm::up(args, output)),
+        Command::Down => block_on(commands::farm::down(output)),
+        Command::Status(farm) => block_on(commands::farm::status(farm, output)),
+        Command::Jobs(farm) => block_on(commands::jobs::list(farm, output)),
+        Command::Job(JobCommand::Show { job, farm }) => block_on(commands::jobs::show(job, farm, output)),
+        Command::Job(JobCommand::Results { job, no_wait, results, farm }) => {
+            block_on(commands::jobs::results(job, !no_wait, results, farm, output))
+        }
+        Command::Job(JobCommand::Cancel { job, farm }) => block_on(commands::jobs::cancel(job, farm, output)),
+        Command::Inspect { module } => commands::inspect::inspect(&module, output),
+        Command::New { path, wasi, sdk } => commands::guest::new(&path, wasi, sdk.as_deref()),
+        Command::Build { path, target, out } => commands::guest::build(&path, target, out.as_deref(), output),
+        Command::Scheduler(args) => block_on(commands::parts::scheduler(args, output)),
+        Command::Worker(args) => block_on(commands::parts::worker(args)),
+        Command::Ticket { role, name, valid, farm } => block_on(commands::farm::ticket(role, &name, valid, farm)),
+        Command::Bench(args) => block_on(commands::bench::bench(args, output)),
+        Command::Slot => unreachable!("handled above"),
+        Command::CompileModule { args } => return farm_host::artefact::compile_main(args),
+    };
+    crate::report::exit(result, output)
+}
+
+/// One thread for everything: a wake-up on another core costs more than the work it would take over.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Report>>) -> Result<T, Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Report::internal("cannot start the event loop").because(&error))?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("1.5g"), Ok(3 << 29));
+        assert_eq!(size("4096"), Ok(4096));
+        assert!(size("lots").is_err());
+        assert_eq!(duration("90"), Ok(std::time::Duration::from_secs(90)));
+        assert_eq!(duration("1.5s"), Ok(std::time::Duration::from_millis(1500)));
+        assert!(duration("soon").is_err());
+        assert!(duration("5 parsecs").is_err());
+    }
+}

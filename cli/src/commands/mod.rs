@@ -1,0 +1,67 @@
+//! What each command does. All of them give an exit code, or a [`Report`](crate::report::Report) of what went wrong.
+
+pub(crate) mod bench;
+pub(crate) mod farm;
+pub(crate) mod guest;
+pub(crate) mod inspect;
+mod job;
+pub(crate) mod jobs;
+pub(crate) mod parts;
+mod progress;
+pub(crate) mod run;
+mod show;
+pub(crate) mod submit;
+mod watch;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use farm_client::client::Client;
+use farm_client::exit_codes;
+use farm_client::home::Home;
+use farm_client::launch::StandingFarm;
+use farm_proto::ticket::Ticket;
+use serde::Serialize;
+
+use crate::cli::FarmArgs;
+use crate::report::Report;
+
+/// The `farm` binary that is running: the parts of a farm on this machine are the same one.
+fn exe() -> Result<PathBuf, Report> {
+    std::env::current_exe().map_err(|error| Report::internal("cannot find the farm binary").because(&error))
+}
+
+/// The farm that was named, or is up on this machine.
+fn find_farm(farm: &FarmArgs, home: &Home) -> Result<Option<Ticket>, Report> {
+    if let Some(text) = farm.ticket.as_deref().filter(|text| !text.is_empty()) {
+        return Ok(Some(text.parse()?));
+    }
+    StandingFarm::find(home).map(|standing| standing.ticket()).transpose().map_err(Report::from)
+}
+
+/// Connects to the farm that was named, or is up on this machine.
+async fn connect(farm: &FarmArgs) -> Result<Client, Report> {
+    let home = Home::from_env();
+    let Some(ticket) = find_farm(farm, &home)? else {
+        return Err(Report::new(exit_codes::UNREACHABLE, "no farm is up on this machine, and no ticket names another")
+            .hint("`farm up` starts one here; --ticket or FARM_TICKET lead to another"));
+    };
+    Ok(Client::connect(&ticket, Some(&home.identities())).await?)
+}
+
+/// Prints one JSON document on stdout.
+fn print_json(value: &impl Serialize) -> Result<(), Report> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+/// Prints text on stdout.
+fn print(text: &str) -> Result<(), Report> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Tells the user something on stderr. Where that is closed, nobody listens.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,119 @@
+//! `farm scheduler` and `farm worker`: the processes of a farm.
+
+use std::io::{self, Read};
+
+use farm_client::exit_codes;
+use farm_client::home::Home;
+use farm_client::launch::{Announcement, cores};
+use farm_host::agent::{self, AgentOptions};
+use farm_proto::ticket::{Role, Ticket};
+use farm_scheduler::{Options, Scheduler};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{print, tell};
+use crate::cli::{Output, PartArgs, SchedulerArgs, WorkerArgs};
+use crate::report::Report;
+
+/// Sends the log to stderr. `FARM_LOG` chooses what is in it, as in `FARM_LOG=farm_scheduler=debug`; parts of a farm say
+/// what happens, commands only what is wrong.
+pub(crate) fn start_log(is_part: bool) {
+    let default = if is_part { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // Fails only if there is one already.
+    let _ = log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init();
+}
+
+/// Leaves the terminal's session if the process is to outlive it, and gives a future that is ready when whoever started
+/// the process is gone; if that is not to end it, never.
+fn owner_gone(part: PartArgs) -> impl Future<Output = ()> {
+    if part.new_session
+        && let Err(error) = rustix::process::setsid()
+    {
+        tracing::debug!(%error, "stays in the session of its parent");
+    }
+    let (gone, mut is_gone) = tokio::sync::mpsc::channel::<()>(1);
+    if part.end_with_stdin {
+        // A thread of its own: a read that blocks for the whole life of the process is nothing for the runtime, which
+        // would wait for it at its end.
+        std::thread::spawn(move || {
+            let mut sink = [0; 64];
+            while matches!(io::stdin().read(&mut sink), Ok(1..)) {}
+            drop(gone);
+        });
+        return futures_util::future::Either::Left(async move {
+            is_gone.recv().await;
+            tracing::info!("whoever started this process is gone");
+        });
+    }
+    futures_util::future::Either::Right(std::future::pending())
+}
+
+pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8, Report> {
+    let owner_gone = owner_gone(args.part);
+    let cannot = |error: io::Error| Report::internal("cannot wait for signals").because(&error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let state = args.state.unwrap_or_else(|| Home::from_env().scheduler());
+    let mut options = Options::new(state).listen(args.listen);
+    options.advertise = args.public_host;
+    let state = options.state.clone();
+    let scheduler = Scheduler::start(options).await?;
+    let announcement = Announcement {
+        address: scheduler.local_addr(),
+        admin_ticket: state.join("admin.ticket"),
+        worker_ticket: state.join("worker.ticket"),
+    };
+    match output {
+        Output::Json => {
+            let line = serde_json::to_string(&announcement).map_err(io::Error::from)?;
+            print(&format!("{line}\n"))?;
+        }
+        Output::Text => tell(&format!(
+            "listening on {}\nfor workers:        FARM_TICKET=$(cat {}) farm worker\nfor administrators: export FARM_TICKET=$(cat {})\n\
+             for users:          farm ticket user --name NAME",
+            announcement.address,
+            announcement.worker_ticket.display(),
+            announcement.admin_ticket.display(),
+        )),
+    }
+    let handle = scheduler.handle();
+    let mut run = std::pin::pin!(scheduler.run());
+    tokio::select! {
+        result = &mut run => {
+            result?;
+            return Ok(exit_codes::OK);
+        }
+        () = owner_gone => {}
+        _ = terminate.recv() => tracing::info!("told to end"),
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+    }
+    handle.shutdown();
+    run.await?;
+    Ok(exit_codes::OK)
+}
+
+pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
+    let owner_gone = owner_gone(args.part);
+    let ticket: Ticket = args.ticket.parse()?;
+    if ticket.role != Role::Worker {
+        return Err(Report::usage(format!("this is a ticket for a {}, not for a worker", ticket.role))
+            .hint("a scheduler writes worker.ticket into its state folder; `farm ticket worker` makes others"));
+    }
+    let slots = args.slots.unwrap_or_else(cores);
+    if slots > cores() {
+        tracing::warn!(slots, cores = cores(), "more slots than cores: tasks will wait for each other");
+    }
+    let name = args.name.unwrap_or_else(|| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
+    });
+    let options = AgentOptions::new(name, slots as usize, Home::from_env().cache());
+    let options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
+    tokio::select! {
+        result = agent::run(&ticket, options) => result?,
+        () = owner_gone => {}
+    }
+    Ok(exit_codes::OK)
+}

@@ -1,0 +1,196 @@
+//! From a job's updates to results on stdout or in a file, and an exit code.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use farm_client::client::{Update, Watch};
+use farm_client::exit_codes;
+use farm_client::results::{FailureGroups, Format, ResultWriter};
+use farm_proto::columns::Columns;
+use farm_proto::job::{JobState, JobStatus, ResultEncoding};
+use farm_proto::message::Batch;
+use serde::Serialize;
+use serde_json::json;
+
+use super::progress::Bar;
+use super::{show, tell};
+use crate::cli::{Output, ResultArgs};
+use crate::report::Report;
+
+/// Where the results of one job go.
+pub(super) struct Delivery {
+    writer: ResultWriter<Sink>,
+    output: Output,
+    format: Format,
+    failures: FailureGroups,
+    /// For `--output json`: the first failures as they are.
+    told: Vec<serde_json::Value>,
+    pub(super) bar: Bar,
+}
+
+/// Failures that `--output json` lists one by one; the rest is counted.
+const TOLD: usize = 100;
+
+/// Standard output, or a file that appears under its name only when it is whole.
+enum Sink {
+    Stdout(BufWriter<io::Stdout>),
+    File {
+        file: BufWriter<File>,
+        partial: tempfile::TempPath,
+        path: PathBuf,
+    },
+    /// A device or a pipe, which cannot be replaced.
+    Special(BufWriter<File>),
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Report> {
+        let Some(path) = path else {
+            return Ok(Self::Stdout(BufWriter::with_capacity(1 << 16, io::stdout())));
+        };
+        let cannot = |error: io::Error| {
+            Report::new(exit_codes::USAGE, format!("cannot write {}", path.display())).because(&error)
+        };
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            let file = File::options().write(true).open(path).map_err(cannot)?;
+            return Ok(Self::Special(BufWriter::with_capacity(1 << 16, file)));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        // Readable to whom the umask allows, as every file that a command makes.
+        let partial = tempfile::Builder::new()
+            .prefix(".farm-results-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(cannot)?;
+        let (file, partial) = partial.into_parts();
+        Ok(Self::File { file: BufWriter::with_capacity(1 << 16, file), partial, path: path.to_owned() })
+    }
+
+    fn finish(self) -> Result<(), Report> {
+        if let Self::File { partial, path, .. } = self {
+            partial
+                .persist(&path)
+                .map_err(|error| Report::internal(format!("cannot write {}", path.display())).because(&error.error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(out) => out.write(bytes),
+            Self::File { file, .. } | Self::Special(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(out) => out.flush(),
+            Self::File { file, .. } | Self::Special(file) => file.flush(),
+        }
+    }
+}
+
+impl Delivery {
+    pub(super) fn new(
+        results: &ResultArgs,
+        encoding: ResultEncoding,
+        output: Output,
+        tasks: u64,
+    ) -> Result<Self, Report> {
+        let mut sink = Sink::open(results.out.as_deref())?;
+        if output == Output::Json && matches!(sink, Sink::Stdout(_)) && results.format == Format::Json {
+            // The array becomes a part of the one document on stdout.
+            sink.write_all(b"{\"results\":")?;
+        }
+        Ok(Self {
+            writer: ResultWriter::new(sink, results.format, encoding),
+            output,
+            format: results.format,
+            failures: FailureGroups::default(),
+            told: Vec::new(),
+            bar: Bar::new(tasks),
+        })
+    }
+
+    /// Takes one batch. Whoever reads line by line gets it at once.
+    pub(super) fn batch(&mut self, batch: Batch, results: Columns) -> Result<(), Report> {
+        self.bar.advance(batch.count.into(), batch.failures.len() as u64);
+        self.failures.add(&batch);
+        for (offset, failure) in &batch.failures {
+            if self.told.len() < TOLD && self.output == Output::Json {
+                self.told.push(json!({"index": batch.first + u64::from(*offset), "error": failure}));
+            }
+        }
+        self.writer.batch(batch, results)?;
+        if self.format == Format::Ndjson {
+            self.writer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the end, says what failed, and gives the exit code.
+    pub(super) fn finish(self, status: &JobStatus) -> Result<u8, Report> {
+        self.bar.clear();
+        let mut sink = self.writer.finish(status.counts.total())?;
+        if self.output == Output::Json {
+            let summary = Summary { job: show::JobJson::from(status), failures: &self.told };
+            let text = serde_json::to_string(&summary).map_err(io::Error::from)?;
+            match &mut sink {
+                Sink::Stdout(out) if self.format == Format::Json => writeln!(out, ",{}", &text[1..])?,
+                Sink::Stdout(out) => writeln!(out, "{text}")?,
+                Sink::File { .. } | Sink::Special(_) => super::print(&format!("{text}\n"))?,
+            }
+            sink.flush()?;
+        }
+        sink.finish()?;
+        Ok(conclude(status, &self.failures, self.output))
+    }
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    job: show::JobJson<'a>,
+    failures: &'a [serde_json::Value],
+}
+
+fn conclude(status: &JobStatus, failures: &FailureGroups, output: Output) -> u8 {
+    let counts = &status.counts;
+    let code = match status.state {
+        JobState::Done if counts.failed == 0 => return exit_codes::OK,
+        JobState::Done => exit_codes::TASKS_FAILED,
+        JobState::Cancelled | JobState::Failed => exit_codes::JOB_FAILED,
+        JobState::Waiting | JobState::Running => exit_codes::OK,
+    };
+    if output == Output::Text {
+        match status.state {
+            JobState::Cancelled => tell(&format!("error: job {} was cancelled", status.job)),
+            JobState::Failed => {
+                let reason = status.reason.as_deref().unwrap_or("no reason was given");
+                tell(&format!("error: job {} failed: {reason}", status.job));
+            }
+            _ => {}
+        }
+        if failures.count() > 0 {
+            tell(&format!("{} of {} tasks failed:\n{}", counts.failed, counts.total(), failures.describe().trim_end()));
+        }
+    }
+    code
+}
+
+/// Follows a job to its end.
+pub(super) async fn follow(watch: &mut Watch, delivery: &mut Delivery) -> Result<JobStatus, Report> {
+    let mut last = None;
+    while let Some(update) = watch.next().await? {
+        match update {
+            Update::Results { batch, results, .. } => delivery.batch(batch, results)?,
+            Update::Status(status) => {
+                delivery.bar.waits(&status.counts, None);
+                last = Some(status);
+            }
+        }
+    }
+    last.ok_or_else(|| Report::internal("the farm did not say how the job ended"))
+}

@@ -1,0 +1,372 @@
+//! Farms on this machine: real processes over real QUIC on loopback, started and ended by a client.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use farm_proto::ticket::Ticket;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+
+use crate::home::Home;
+
+/// How long a scheduler may take until it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a process may take to end by itself before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a farm on this machine could not be started, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("cannot start {what}")]
+    Spawn {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the {what} ended ({status}){log}")]
+    Ended { what: &'static str, status: ExitStatus, log: LogTail },
+    #[error("the scheduler was not up within {} s{log}", START_TIMEOUT.as_secs())]
+    Slow { log: LogTail },
+    #[error("cannot use {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the scheduler said something else than where it listens: {0:?}")]
+    Announcement(String),
+}
+
+/// The last lines of a process' log, for an error message.
+#[derive(Debug)]
+pub struct LogTail(String);
+
+impl LogTail {
+    fn read(path: &Path) -> Self {
+        let log = fs::read(path).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().rev().take(5).collect();
+        let mut text = String::new();
+        for line in lines.iter().rev() {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+        Self(text)
+    }
+}
+
+impl std::fmt::Display for LogTail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; it said last:{}", self.0) }
+    }
+}
+
+/// What `farm scheduler --output json` prints on stdout once it listens. The names are a promise.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Announcement {
+    pub address: std::net::SocketAddr,
+    /// Files that hold one ticket each.
+    pub admin_ticket: PathBuf,
+    pub worker_ticket: PathBuf,
+}
+
+/// How many workers, of how many slots each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    pub workers: u32,
+    pub slots: u32,
+}
+
+impl Workers {
+    /// One worker with a slot per core; or `asked` workers with a slot each.
+    pub fn on_this_machine(asked: Option<u32>) -> Self {
+        asked.map_or_else(|| Self { workers: 1, slots: cores() }, |workers| Self { workers, slots: 1 })
+    }
+
+    /// Tasks that run at the same time.
+    pub const fn total_slots(self) -> u32 {
+        self.workers * self.slots
+    }
+}
+
+/// Cores that this process may use.
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
+/// A scheduler and workers that end with this value, and with this process however it ends.
+#[derive(Debug)]
+pub struct LocalFarm {
+    /// Lets its bearer do everything.
+    pub admin: Ticket,
+    scheduler: Part,
+    workers: Vec<Part>,
+    folder: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Part {
+    what: &'static str,
+    child: Child,
+    log: PathBuf,
+    /// The process ends when this is closed, by whatever closes it.
+    lifeline: Option<ChildStdin>,
+}
+
+impl LocalFarm {
+    /// Starts a farm whose state is temporary. `exe` is the `farm` binary.
+    ///
+    /// # Errors
+    ///
+    /// A process cannot be started, or ends at once.
+    pub async fn start(exe: &Path, workers: Workers) -> Result<Self, LaunchError> {
+        let folder = tempfile::Builder::new().prefix("farm-").tempdir();
+        let folder = folder.map_err(|source| LaunchError::Folder { path: std::env::temp_dir(), source })?;
+        let state = folder.path().join("state");
+        let log = folder.path().join("scheduler.log");
+        let mut command = Command::new(exe);
+        command
+            .args(["scheduler", "--listen", "127.0.0.1:0", "--output", "json", "--end-with-stdin", "--state"])
+            .arg(&state);
+        let mut scheduler = Part::spawn("scheduler", command, log)?;
+        let announced = scheduler.announcement().await?;
+        let admin = read_ticket(&announced.admin_ticket)?;
+        let worker_ticket = read_ticket(&announced.worker_ticket)?;
+        let mut parts = Vec::new();
+        for number in 0..workers.workers {
+            let log = folder.path().join(format!("worker-{number}.log"));
+            let command = worker_command(exe, &worker_ticket, number, workers.slots);
+            parts.push(Part::spawn("worker", command, log)?);
+        }
+        Ok(Self { admin, scheduler, workers: parts, folder })
+    }
+
+    /// Returns when the scheduler or the last worker has ended, which none does unless something is wrong.
+    pub async fn failure(&mut self) -> LaunchError {
+        loop {
+            if let Some(error) = self.scheduler.ended() {
+                return error;
+            }
+            let mut ended: Vec<_> = self.workers.iter_mut().map(Part::ended).collect();
+            if ended.iter().all(Option::is_some)
+                && let Some(Some(error)) = ended.pop()
+            {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends all processes and removes everything they left.
+    pub async fn stop(mut self) {
+        for part in self.workers.iter_mut().chain([&mut self.scheduler]) {
+            part.lifeline = None;
+        }
+        for part in self.workers.iter_mut().chain([&mut self.scheduler]) {
+            if tokio::time::timeout(STOP_TIMEOUT, part.child.wait()).await.is_err() {
+                // It has had its time. Fails only if it has just ended.
+                let _ = part.child.kill().await;
+            }
+        }
+        // What cannot be removed lies in the system's temporary folder.
+        let _ = self.folder.close();
+    }
+}
+
+impl Part {
+    fn spawn(what: &'static str, mut command: Command, log: PathBuf) -> Result<Self, LaunchError> {
+        let file = fs::File::create(&log).map_err(|source| LaunchError::Folder { path: log.clone(), source })?;
+        // A process group of its own: Ctrl-C in the terminal is for the client, which then ends these in order.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|source| LaunchError::Spawn { what, source })?;
+        let lifeline = child.stdin.take();
+        Ok(Self { what, child, log, lifeline })
+    }
+
+    fn ended(&mut self) -> Option<LaunchError> {
+        let status = self.child.try_wait().ok()??;
+        Some(LaunchError::Ended { what: self.what, status, log: LogTail::read(&self.log) })
+    }
+
+    async fn announcement(&mut self) -> Result<Announcement, LaunchError> {
+        let Some(stdout) = self.child.stdout.take() else {
+            return Err(LaunchError::Announcement("no standard output".to_owned()));
+        };
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout);
+        let read = tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await;
+        match read {
+            Err(_) => return Err(LaunchError::Slow { log: LogTail::read(&self.log) }),
+            Ok(Err(source)) => return Err(LaunchError::Spawn { what: self.what, source }),
+            Ok(Ok(0)) => {
+                let status = self.child.wait().await;
+                let status = status.map_err(|source| LaunchError::Spawn { what: self.what, source })?;
+                return Err(LaunchError::Ended { what: self.what, status, log: LogTail::read(&self.log) });
+            }
+            Ok(Ok(_)) => {}
+        }
+        serde_json::from_str(&line).map_err(|_| LaunchError::Announcement(line))
+    }
+}
+
+fn worker_command(exe: &Path, ticket: &Ticket, number: u32, slots: u32) -> Command {
+    let mut command = Command::new(exe);
+    command.args(["worker", "--end-with-stdin", "--name", &format!("local-{number}"), "--slots", &slots.to_string()]);
+    // Not on the command line, where every user of the machine could read it.
+    command.env("FARM_TICKET", ticket.to_string());
+    command
+}
+
+fn read_ticket(path: &Path) -> Result<Ticket, LaunchError> {
+    let folder = |source| LaunchError::Folder { path: path.to_owned(), source };
+    let text = fs::read_to_string(path).map_err(folder)?;
+    text.parse().map_err(|error| folder(io::Error::other(error)))
+}
+
+/// The local farm that stays, as `farm up` records it in `farm.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StandingFarm {
+    pub scheduler: Process,
+    pub workers: Vec<Process>,
+    pub admin_ticket: PathBuf,
+    pub size: Workers,
+}
+
+/// A process, told apart from a later one with the same id by when it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    started: u64,
+}
+
+impl Process {
+    fn of(pid: u32) -> Option<Self> {
+        Some(Self { pid, started: start_time(pid)? })
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn is_alive(self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    fn signal(self, signal: rustix::process::Signal) {
+        if self.is_alive()
+            && let Some(pid) = rustix::process::Pid::from_raw(self.pid.cast_signed())
+        {
+            // Fails only if it has just ended.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)), in clock ticks since boot; `None` if there is no such process, or only its
+/// zombie.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 2, the name, is in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl StandingFarm {
+    /// The farm that is recorded in `home`, if its scheduler is alive.
+    pub fn find(home: &Home) -> Option<Self> {
+        let recorded = Self::recorded(home)?;
+        recorded.scheduler.is_alive().then_some(recorded)
+    }
+
+    /// The farm that is recorded in `home`, alive or not.
+    pub fn recorded(home: &Home) -> Option<Self> {
+        let text = fs::read(record(home)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The ticket of its administrator.
+    ///
+    /// # Errors
+    ///
+    /// The file that holds it cannot be read.
+    pub fn ticket(&self) -> Result<Ticket, LaunchError> {
+        read_ticket(&self.admin_ticket)
+    }
+
+    /// Starts processes that outlive this one, and records them.
+    ///
+    /// # Errors
+    ///
+    /// A process cannot be started, or ends at once.
+    pub async fn start(
+        exe: &Path,
+        home: &Home,
+        listen: std::net::SocketAddr,
+        size: Workers,
+    ) -> Result<Self, LaunchError> {
+        let folder = home.local_farm();
+        let io = |source| LaunchError::Folder { path: folder.clone(), source };
+        farm_link::identity::private_folder(&folder).map_err(io)?;
+        let log = folder.join("scheduler.log");
+        let mut command = Command::new(exe);
+        command.args(["scheduler", "--new-session", "--output", "json", "--listen", &listen.to_string(), "--state"]);
+        command.arg(folder.join("state"));
+        let mut scheduler = Self::spawn("scheduler", command, log)?;
+        let announced = scheduler.announcement().await?;
+        let worker_ticket = read_ticket(&announced.worker_ticket)?;
+        let mut workers = Vec::new();
+        for number in 0..size.workers {
+            let mut command = worker_command(exe, &worker_ticket, number, size.slots);
+            command.arg("--new-session");
+            workers.push(Self::spawn("worker", command, folder.join(format!("worker-{number}.log")))?);
+        }
+        let process = |part: &Part| part.child.id().and_then(Process::of);
+        let gone = || io::Error::other("a process ended right after its start");
+        let farm = Self {
+            scheduler: process(&scheduler).ok_or_else(|| io(gone()))?,
+            workers: workers.iter().map(process).collect::<Option<_>>().ok_or_else(|| io(gone()))?,
+            admin_ticket: announced.admin_ticket,
+            size,
+        };
+        let text = serde_json::to_vec_pretty(&farm).map_err(|error| io(error.into()))?;
+        fs::write(record(home), text).map_err(io)?;
+        Ok(farm)
+    }
+
+    fn spawn(what: &'static str, mut command: Command, log: PathBuf) -> Result<Part, LaunchError> {
+        let file = fs::File::create(&log).map_err(|source| LaunchError::Folder { path: log.clone(), source })?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        let child = command.spawn().map_err(|source| LaunchError::Spawn { what, source })?;
+        Ok(Part { what, child, log, lifeline: None })
+    }
+
+    /// Waits until all its processes have ended, after [`crate::client::Client::shutdown`]; ends those that do not, and
+    /// removes the record.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be removed.
+    pub async fn await_end(&self, home: &Home) -> Result<(), LaunchError> {
+        let all = || self.workers.iter().chain([&self.scheduler]).copied();
+        for signal in [None, Some(rustix::process::Signal::TERM), Some(rustix::process::Signal::KILL)] {
+            if let Some(signal) = signal {
+                all().for_each(|process| process.signal(signal));
+            }
+            let since = Instant::now();
+            while all().any(Process::is_alive) && since.elapsed() < STOP_TIMEOUT {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let path = record(home);
+        fs::remove_file(&path).map_err(|source| LaunchError::Folder { path, source })
+    }
+}
+
+fn record(home: &Home) -> PathBuf {
+    home.local_farm().join("farm.json")
+}

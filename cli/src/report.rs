@@ -1,0 +1,281 @@
+//! The one place where errors become a message, a hint and an exit code.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+
+use farm_client::args::ArgsError;
+use farm_client::blobs::InputError;
+use farm_client::client::ClientError;
+use farm_client::exit_codes;
+use farm_client::guest::GuestError;
+use farm_client::launch::LaunchError;
+use farm_client::modules::LoadError;
+use farm_host::agent::AgentError;
+use farm_host::module::ModuleError;
+use farm_link::LinkError;
+use farm_proto::message::RequestError;
+use farm_proto::ticket::TicketError;
+use farm_scheduler::SchedulerError;
+use serde_json::json;
+
+use crate::cli::Output;
+
+/// Why a command did not do what it was asked, ready to be shown.
+#[derive(Debug)]
+pub(crate) struct Report {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+    /// Set where everything has been said already.
+    silent: bool,
+}
+
+impl Report {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, silent: false }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(exit_codes::USAGE, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(exit_codes::INTERNAL, message)
+    }
+
+    /// An exit code whose reason has been shown already.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self { silent: true, ..Self::new(code, "") }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds an error and its sources to the message.
+    pub(crate) fn because(mut self, error: &dyn Error) -> Self {
+        let _ = write!(self.message, ": {}", chain(error));
+        self
+    }
+
+    fn from_error(code: u8, error: &dyn Error) -> Self {
+        Self::new(code, chain(error))
+    }
+}
+
+/// An error and its sources in one line, without saying anything twice.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Shows what went wrong, if anything did, and gives the exit code.
+pub(crate) fn exit(result: Result<u8, Report>, output: Output) -> ExitCode {
+    let report = match result {
+        Ok(code) => return code.into(),
+        Err(report) => report,
+    };
+    if !report.silent {
+        // Where even stderr is closed there is nobody left to tell.
+        let _ = match output {
+            Output::Text => show(&report),
+            Output::Json => {
+                let error = json!({"error": {"code": report.code, "message": report.message, "hint": report.hint}});
+                writeln_stderr(&error.to_string())
+            }
+        };
+    }
+    report.code.into()
+}
+
+fn show(report: &Report) -> io::Result<()> {
+    writeln_stderr(&format!("error: {}", report.message))?;
+    report.hint.as_ref().map_or(Ok(()), |hint| writeln_stderr(&format!("hint: {hint}")))
+}
+
+fn writeln_stderr(text: &str) -> io::Result<()> {
+    use io::Write as _;
+    writeln!(io::stderr(), "{text}")
+}
+
+/// Writing results failed. A reader that has seen enough (`| head`) is no error.
+impl From<io::Error> for Report {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::silent(exit_codes::OK);
+        }
+        Self::internal("cannot write the results").because(&error)
+    }
+}
+
+impl From<ArgsError> for Report {
+    fn from(error: ArgsError) -> Self {
+        let code = if matches!(error, ArgsError::Spool(_)) { exit_codes::INTERNAL } else { exit_codes::BAD_ARGUMENTS };
+        let report = Self::from_error(code, &error);
+        match error {
+            ArgsError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                report.hint("--args takes a file, a JSON array such as '[1, 2, 3]', or - for stdin")
+            }
+            ArgsError::NotAnArray { .. } => {
+                report.hint("each element of the array is one task; for one value a line, add --ndjson")
+            }
+            ArgsError::Trailing { .. } => report.hint("for JSON values one behind the other, add --ndjson"),
+            ArgsError::Element { .. } => report.hint("`farm inspect MODULE` shows what its functions take"),
+            ArgsError::Spool(_) => report.hint("TMPDIR says where temporary files go"),
+            ArgsError::Read { .. } | ArgsError::NotJson { .. } => report,
+        }
+    }
+}
+
+impl From<InputError> for Report {
+    fn from(error: InputError) -> Self {
+        let code = match error {
+            InputError::Form(_) | InputError::Name(_) | InputError::Twice(_) => exit_codes::USAGE,
+            InputError::Read { .. } | InputError::Kind(_) => exit_codes::BAD_MODULE,
+        };
+        Self::from_error(code, &error)
+    }
+}
+
+impl From<LoadError> for Report {
+    fn from(error: LoadError) -> Self {
+        let report = Self::from_error(exit_codes::BAD_MODULE, &error);
+        match error {
+            LoadError::Module { source, .. } => report.for_module(&source),
+            LoadError::Read { path, .. } if path.is_dir() => {
+                report.hint(format!("`farm build {}` makes a module of a function crate", path.display()))
+            }
+            LoadError::Read { .. } => report,
+        }
+    }
+}
+
+impl From<ModuleError> for Report {
+    fn from(error: ModuleError) -> Self {
+        Self::from_error(exit_codes::BAD_MODULE, &error).for_module(&error)
+    }
+}
+
+impl Report {
+    fn for_module(self, error: &ModuleError) -> Self {
+        match error {
+            ModuleError::NotWasm { .. } | ModuleError::Empty => {
+                self.hint("`farm build` makes a .wasm of a Rust crate; .wat text is taken as well")
+            }
+            ModuleError::WhichFunction { .. } | ModuleError::AmbiguousFunction { .. } => {
+                self.hint("name it with --function NAME")
+            }
+            ModuleError::NoSuchFunction { .. } => self.hint("`farm inspect MODULE` shows them all"),
+            ModuleError::Truncated { .. } => self.hint("was the file copied or downloaded whole?"),
+            _ => self,
+        }
+    }
+}
+
+impl From<TicketError> for Report {
+    fn from(error: TicketError) -> Self {
+        Self::from_error(exit_codes::USAGE, &error)
+            .hint("a ticket is one line: farm://host:port/role?ca=…&secret=…; quote it in a shell")
+    }
+}
+
+impl From<ClientError> for Report {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Link(error) => error.into(),
+            ClientError::Refused(RequestError::NoSuchJob(_)) => {
+                Self::from_error(exit_codes::NOT_FOUND, &error).hint("`farm jobs` lists them")
+            }
+            ClientError::Refused(RequestError::ShuttingDown) => Self::from_error(exit_codes::UNREACHABLE, &error),
+            ClientError::Refused(_) => Self::from_error(exit_codes::REFUSED, &error),
+            ClientError::Source(_) => Self::from_error(exit_codes::BAD_MODULE, &error),
+            ClientError::Columns(_) | ClientError::Unexpected(_) => Self::from_error(exit_codes::INTERNAL, &error),
+        }
+    }
+}
+
+impl From<LinkError> for Report {
+    fn from(error: LinkError) -> Self {
+        let code = match error {
+            LinkError::Refused { .. } | LinkError::WrongFarm { .. } => exit_codes::REFUSED,
+            LinkError::Resolve { .. }
+            | LinkError::Unreachable { .. }
+            | LinkError::Connect { .. }
+            | LinkError::Lost(_)
+            | LinkError::CutOff
+            | LinkError::Stopped(_) => exit_codes::UNREACHABLE,
+            _ => exit_codes::INTERNAL,
+        };
+        let report = Self::from_error(code, &error);
+        match error {
+            LinkError::Refused { .. } => report.hint("ask whoever runs the farm for a new one: `farm ticket user`"),
+            LinkError::WrongFarm { .. } => report.hint("the farm may have been made anew: ask for a new ticket"),
+            LinkError::Unreachable { .. } | LinkError::Resolve { .. } => {
+                report.hint("is the scheduler up, and may UDP packets reach it? `farm up` starts one here")
+            }
+            LinkError::Lost(_) | LinkError::CutOff => report.hint("the scheduler may have ended"),
+            _ => report,
+        }
+    }
+}
+
+impl From<SchedulerError> for Report {
+    fn from(error: SchedulerError) -> Self {
+        let report = Self::from_error(exit_codes::INTERNAL, &error);
+        match error {
+            SchedulerError::Listen { .. } => report.hint("--listen takes another address; port 0 is any that is free"),
+            SchedulerError::InUse { .. } => report.hint("--state takes another folder"),
+            _ => report,
+        }
+    }
+}
+
+impl From<AgentError> for Report {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Link(error) => error.into(),
+            AgentError::Artefact(error) => error.into(),
+            AgentError::Cache { .. } => {
+                Self::from_error(exit_codes::INTERNAL, &error).hint("FARM_CACHE says where workers keep things")
+            }
+            AgentError::Protocol(_) | AgentError::Slot(_) | AgentError::Signals(_) => {
+                Self::from_error(exit_codes::INTERNAL, &error)
+            }
+        }
+    }
+}
+
+impl From<LaunchError> for Report {
+    fn from(error: LaunchError) -> Self {
+        Self::from_error(exit_codes::INTERNAL, &error)
+    }
+}
+
+impl From<GuestError> for Report {
+    fn from(error: GuestError) -> Self {
+        let code = match error {
+            GuestError::Exists(_) | GuestError::Name(_) | GuestError::NoCrate(_) | GuestError::NotCdylib(_) => {
+                exit_codes::USAGE
+            }
+            _ => exit_codes::BAD_MODULE,
+        };
+        let report = Self::from_error(code, &error);
+        match error {
+            GuestError::NoTarget(target) => report.hint(format!("rustup target add {}", target.triple())),
+            GuestError::NoCrate(_) => report.hint("`farm new NAME` makes one"),
+            _ => report,
+        }
+    }
+}
