@@ -21,7 +21,8 @@ pub enum Event<'a> {
     /// The facts up to and including this one are on disk.
     Persisted { seq: FactSeq },
 
-    /// A worker connected. Its id has never been used before: a worker that comes back is a new one.
+    /// A worker connected. Its id has never been used before: a worker that comes back is a new one. Slots beyond 4 096
+    /// stay idle.
     WorkerJoined { worker: WorkerId, slots: u32 },
     /// A worker wants to leave, or is wanted to: it gets no more leases, what it has not started is recalled, and
     /// [`WorkerMayLeave`](crate::Command::WorkerMayLeave) follows when it holds nothing.

@@ -12,6 +12,8 @@ use crate::time::nanos;
 
 /// Unit of the hungry workers' order: a worker with as many tasks as slots is this full.
 const FULL: u64 = 1024;
+/// The most slots of a worker: what one holds is looked through whenever it changes.
+const MAX_SLOTS: u32 = 4096;
 
 impl Core {
     pub(super) fn worker_joined(&mut self, id: WorkerId, slots: u32) -> Result<(), Refused> {
@@ -21,7 +23,7 @@ impl Core {
         if self.workers.contains_key(&id) {
             return Err(Refused::WorkerTaken(id));
         }
-        self.workers.insert(id, Worker::new(slots, self.now));
+        self.workers.insert(id, Worker::new(slots.min(MAX_SLOTS), self.now));
         self.place(id);
         Ok(())
     }

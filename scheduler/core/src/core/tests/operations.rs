@@ -58,7 +58,10 @@ fn operation(rig: &mut Rig, dice: &mut Dice) {
         2 if dice.once_in(3) => Event::JobCancelled { job },
         3 if dice.once_in(3) => Event::JobFailed { worker, job, failure: &failure },
         4 => Event::Persisted { seq: FactSeq(number(dice, rig.core.last_fact.0 + 2)) },
-        5 | 6 => Event::WorkerJoined { worker, slots: number(dice, 5) as u32 },
+        5 | 6 => {
+            let slots = if dice.once_in(1_000) { u32::MAX } else { dice.below(5) as u32 };
+            Event::WorkerJoined { worker, slots }
+        }
         7 if dice.once_in(3) => Event::WorkerDraining { worker },
         8 if dice.once_in(2) => {
             let how = if dice.once_in(3) { Departure::Planned } else { Departure::Lost };
