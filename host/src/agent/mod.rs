@@ -240,7 +240,10 @@ impl Agent {
             tokio::select! {
                 biased;
                 signal = self.signals.next() => match signal {
-                    Signalled::Once => self.work.drain(),
+                    Signalled::Once => {
+                        tracing::info!("finishing what is held, then leaving; a second signal leaves at once");
+                        self.work.drain();
+                    }
                     Signalled::Again => return Ok(End::Now),
                 },
                 message = self.streams.control.recv() => match message {

@@ -207,8 +207,7 @@ impl Work {
         if keep == 0 {
             held.recalled = true;
             let chunks = self.chunks.iter().filter(|(_, given)| given.lease == lease);
-            self.effects
-                .extend(chunks.map(|(tag, given)| Effect::Order(given.slot, Order::TakeBack { tag: *tag, keep: 0 })));
+            self.effects.extend(chunks.map(|(tag, given)| Effect::Order(given.slot, Order::TakeBack { tag: *tag })));
         }
         for (first, count) in given_up {
             self.give_up(lease, first, count);
@@ -310,7 +309,7 @@ impl Work {
                 }
                 // If it is still the same then, it is asked again.
                 given.since = now;
-                let order = Order::TakeBack { tag: *tag, keep: 0 };
+                let order = Order::TakeBack { tag: *tag };
                 self.effects.push_back(Effect::Order(given.slot, order));
             }
         }

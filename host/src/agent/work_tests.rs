@@ -147,11 +147,11 @@ impl World {
                 }
                 self.slots[slot].push_back((chunk, 0));
             }
-            Order::TakeBack { tag, keep } => {
+            Order::TakeBack { tag } => {
                 let held = self.slots[slot].iter_mut().find(|(chunk, _)| chunk.tag == tag);
                 if let Some((chunk, done)) = held {
                     let started = *done + u32::from(self.random.below(2) == 0);
-                    let end = chunk.count.min(started.saturating_add(keep));
+                    let end = chunk.count.min(started);
                     let (first, count) = (chunk.first + u64::from(end), chunk.count - end);
                     chunk.count = end;
                     if count > 0 {

@@ -18,6 +18,7 @@ use farm_proto::outcome::Failure;
 use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr};
+use tokio::time::Instant;
 
 use super::batch::BatchBuilder;
 use super::command::{Command, Details, JobSetup, Recent};
@@ -127,8 +128,7 @@ pub(super) struct Process {
     given: VecDeque<Given>,
     next_number: u64,
     is_cut_off: bool,
-    /// Whether it has ever said anything.
-    pub(super) has_spoken: bool,
+    pub(super) born: Instant,
 }
 
 impl Process {
@@ -162,7 +162,7 @@ impl Process {
             given: VecDeque::new(),
             next_number: 0,
             is_cut_off: false,
-            has_spoken: false,
+            born: Instant::now(),
         })
     }
 
@@ -174,6 +174,16 @@ impl Process {
     /// The chunk that it is at, as far as is known.
     pub(super) fn current(&self) -> Option<&Given> {
         self.given.front()
+    }
+
+    /// Whether it had begun with the task that it was to answer next, or was opening that one's job: then it may have
+    /// died of it.
+    pub(super) fn has_begun(&self) -> bool {
+        let Some(given) = self.given.iter().find(|given| given.received < given.chunk.count) else {
+            return false;
+        };
+        let opening = self.shared.word(Word::Opening).load(Ordering::Acquire);
+        opening != 0 || span::started(&self.shared, given.number) > given.received
     }
 
     /// Everything that it was given and has not answered, for whoever buries it.
@@ -223,13 +233,13 @@ impl Process {
         Ok(())
     }
 
-    /// Takes back what is not started of a chunk, leaving at most `keep` of it: first task and count.
-    pub(super) fn take_back(&mut self, tag: u64, keep: u32) -> Result<Option<(u64, u32)>, Corrupt> {
+    /// Takes back what is not started of a chunk: first task and count.
+    pub(super) fn take_back(&mut self, tag: u64) -> Result<Option<(u64, u32)>, Corrupt> {
         let Some(given) = self.given.iter_mut().find(|given| given.chunk.tag == tag) else {
             return Ok(None);
         };
         let chunk = &mut given.chunk;
-        let end = span::take_back(&self.shared, given.number, chunk.count, keep)
+        let end = span::take_back(&self.shared, given.number, chunk.count)
             .ok_or(Corrupt("a span that it cannot have come to"))?;
         let taken = chunk.count - end;
         chunk.count = end;
@@ -349,7 +359,6 @@ impl Process {
     fn take_records(&mut self, said: &mut VecDeque<Said>) -> Result<(), Corrupt> {
         self.reader.look()?;
         while let Some(header) = self.reader.header()? {
-            self.has_spoken = true;
             match header.kind {
                 Kind::Outcome => {
                     let given = self.given.front_mut().ok_or(Corrupt("an outcome of no chunk"))?;
@@ -372,11 +381,6 @@ impl Process {
                     };
                     self.builder.end(header.a, header.b, details);
                     given.received += 1;
-                }
-                Kind::Hello => {
-                    if self.reader.body(&mut Vec::new()).is_none() {
-                        break;
-                    }
                 }
                 Kind::ChunkEnd => {
                     if self.reader.body(&mut Vec::new()).is_none() {
@@ -404,9 +408,11 @@ impl Process {
                         return Err(Corrupt("half a progress"));
                     }
                     let total = total.try_into().map_or(0, u64::from_le_bytes);
-                    if let Some(given) = self.given.front() {
-                        said.push_back(Said::Progress { job: given.job(), task: header.a, done: header.b, total });
+                    let given = self.given.front().ok_or(Corrupt("progress of no chunk"))?;
+                    if header.a != given.expected() {
+                        return Err(Corrupt("progress of another task than runs"));
                     }
+                    said.push_back(Said::Progress { job: given.job(), task: header.a, done: header.b, total });
                 }
             }
         }

@@ -32,16 +32,18 @@ const CANCEL_GRACE: Duration = Duration::from_millis(15);
 const OUTBOX: usize = 2;
 /// The first pause after a process that died at once; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Processes in a row that may die before they say anything.
+/// Processes in a row that may die without having done anything.
 const MAX_DEATHS: u32 = 5;
+/// A process that has lived for this long did not die of its start.
+const LONG_LIFE: Duration = Duration::from_secs(1);
 
 /// What a slot is to do.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// At most one chunk more than the slot is at.
     Run(Chunk),
-    /// Give back what is not started of a chunk, but for `keep` tasks.
-    TakeBack { tag: u64, keep: u32 },
+    /// Give back what is not started of a chunk.
+    TakeBack { tag: u64 },
     /// Stop tasks of this job.
     Cancel(JobId),
     /// Close the job's sandbox.
@@ -191,7 +193,7 @@ impl Driver {
         }
     }
 
-    /// A process died before it said anything: the next one has to wait a little.
+    /// A process died of nothing that it was given: the next one has to wait a little.
     fn pause(&mut self, message: String) {
         tracing::warn!(slot = self.slot, deaths = self.deaths + 1, "{message}");
         self.start_at = Some(Instant::now() + FIRST_PAUSE * 2u32.pow(self.deaths.min(6)));
@@ -213,7 +215,7 @@ impl Driver {
                     self.waiting.push_back(chunk);
                 }
             }
-            Order::TakeBack { tag, keep } => self.take_back(tag, keep),
+            Order::TakeBack { tag } => self.take_back(tag),
             Order::Cancel(job) => self.cancel(job),
             Order::Forget(job) => {
                 if let Some(process) = &mut self.process {
@@ -257,7 +259,7 @@ impl Driver {
         self.outbox.push_back(Event::Ended { tag });
     }
 
-    fn take_back(&mut self, tag: u64, keep: u32) {
+    fn take_back(&mut self, tag: u64) {
         if self.doom.is_some() {
             // Everything unstarted is about to come back.
             return;
@@ -271,7 +273,7 @@ impl Driver {
         let Some(process) = &mut self.process else {
             return;
         };
-        match process.take_back(tag, keep) {
+        match process.take_back(tag) {
             Ok(Some((first, count))) => {
                 self.outbox.push_back(Event::Returned { tag, first, count });
             }
@@ -291,7 +293,7 @@ impl Driver {
             self.cancelled = Some((job, Instant::now() + CANCEL_GRACE));
         }
         for tag in tags {
-            self.take_back(tag, 0);
+            self.take_back(tag);
         }
     }
 
@@ -421,9 +423,9 @@ impl Driver {
         }
         said.into_iter().for_each(|said| self.pass_on(said));
         let message = how_it_died(doom.as_ref(), status);
-        let has_spoken = process.has_spoken;
-        // A process that never came up died of no task.
-        let mut blame = has_spoken;
+        let mut blame = process.has_begun() || matches!(doom, Some(Doom::Corrupt(_)));
+        // Otherwise the next one would most likely die as this one did, and do no work either.
+        let is_worth_another = blame || process.born.elapsed() >= LONG_LIFE;
         for given in process.into_given() {
             let tag = given.chunk.tag;
             let task = given.expected();
@@ -448,7 +450,7 @@ impl Driver {
         }
         match doom {
             Some(Doom::Timeout { .. } | Doom::Cancel) => self.start_at = Some(Instant::now()),
-            _ if has_spoken => {
+            _ if is_worth_another => {
                 self.deaths = 0;
                 tracing::warn!(slot = self.slot, "{message}; starting another");
                 self.start_at = Some(Instant::now());

@@ -76,7 +76,8 @@ pub enum LocalError {
 /// whose process dies ends with [`FailureKind::WorkerLost`].
 ///
 /// `each` is told every outcome, with the task's number. The run ends early, without an error, when `each` says
-/// `false`. Needs a tokio runtime with I/O and time; when the future is dropped, the processes are killed.
+/// `false`. Needs a tokio runtime with I/O and time. When the future is dropped, the processes are killed as soon as the
+/// runtime goes on, or is dropped, too.
 ///
 /// # Errors
 ///

@@ -126,9 +126,7 @@ impl Slot {
             // A full socket has bytes for the agent to wake up from; a closed one has no agent.
             let _ = rustix::net::send(&bell, &[1], flags);
         };
-        let mut writer = Writer::new(Arc::clone(&shared), Box::new(ring));
-        // Tells a program that is no slot from a slot that its first job kills.
-        writer.write(header(Kind::Hello, 0, 0), &[], &[], 0);
+        let writer = Writer::new(Arc::clone(&shared), Box::new(ring));
         Ok(Self {
             shared,
             commands: Commands::new(socket),
@@ -159,7 +157,12 @@ impl Slot {
     fn open(&mut self, setup: JobSetup) {
         let job = setup.job;
         let range_start = setup.range_start;
-        match open_sandbox(setup, &self.writer) {
+        // A module that kills the process right here is to be blamed for it.
+        let opening = self.shared.word(Word::Opening);
+        opening.store(1, Ordering::Release);
+        let opened = open_sandbox(setup, &self.writer);
+        opening.store(0, Ordering::Release);
+        match opened {
             Ok(sandbox) => self.jobs.insert(job, Some(Job { sandbox, range_start })),
             Err(failure) => {
                 self.jobs.insert(job, None);

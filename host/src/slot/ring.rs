@@ -40,8 +40,6 @@ pub(super) enum Kind {
     OpenFailed = 3,
     /// `a`: the task, `b`: done; result: total, as eight bytes.
     Progress = 4,
-    /// The process has come up.
-    Hello = 5,
 }
 
 /// The start of a record.
@@ -76,7 +74,6 @@ impl Header {
             2 => Kind::ChunkEnd,
             3 => Kind::OpenFailed,
             4 => Kind::Progress,
-            5 => Kind::Hello,
             _ => return Err(Corrupt("a record of no known kind")),
         };
         let header = Self { kind, details: (number(0) >> 32) as u32, result: number(8), a: number(16), b: number(24) };

@@ -53,7 +53,7 @@ fn records_arrive_as_they_were_written() {
         let (bell, rung) = std::sync::mpsc::channel();
         let writer = std::thread::spawn(move || {
             let mut random = Random(seed);
-            let mut writer = Writer::new(shared, Box::new(move || drop(bell.send(()))));
+            let mut writer = Writer::new(shared, Box::new(move || _ = bell.send(())));
             for now in 0..300 {
                 let (header, result, details) = random.record();
                 writer.write(header, &result, &details, now * 100_000);
@@ -126,7 +126,7 @@ fn a_writer_gone_mad_is_told_from_a_good_one_and_harms_nobody() {
 fn a_lone_record_is_announced_when_asked_and_many_are_announced_together() {
     let (shared, _reader) = pair();
     let (bell, rung) = std::sync::mpsc::channel();
-    let mut writer = Writer::new(shared, Box::new(move || drop(bell.send(()))));
+    let mut writer = Writer::new(shared, Box::new(move || _ = bell.send(())));
     let header = Header { kind: Kind::Outcome, details: 0, result: 0, a: 0, b: 0 };
     for now in 1..1000 {
         writer.write(header, b"", b"", now);

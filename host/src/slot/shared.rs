@@ -30,6 +30,8 @@ pub(super) enum Word {
     Written = 0,
     /// When the running task began (`CLOCK_MONOTONIC`, nanoseconds), 0 while none runs. Written by the slot.
     Started = 8,
+    /// Not 0 while a job is being opened. Written by the slot.
+    Opening = 16,
     /// Bytes ever taken out of the ring. Written by the agent.
     Taken = 128,
     /// [`super::span::Span`] of chunks with an even number. Written by both.

@@ -57,10 +57,10 @@ pub(super) fn take(shared: &Shared, chunk: u64) -> Option<u32> {
     taken
 }
 
-/// The agent takes back what is not started, leaving at most `keep` of it. Gives the new end.
+/// The agent takes back what is not started. Gives the new end.
 ///
 /// `None` if the word is not one that an honest slot could have left.
-pub(super) fn take_back(shared: &Shared, chunk: u64, end: u32, keep: u32) -> Option<u32> {
+pub(super) fn take_back(shared: &Shared, chunk: u64, end: u32) -> Option<u32> {
     let word = word(shared, chunk);
     let mut current = word.load(Ordering::Acquire);
     // The slot may start a task at each turn, an honest one not for long: starting one takes longer than a turn.
@@ -69,13 +69,19 @@ pub(super) fn take_back(shared: &Shared, chunk: u64, end: u32, keep: u32) -> Opt
         if span.chunk != chunk as u16 || span.end != end || span.next > span.end {
             return None;
         }
-        span.end = span.end.min(span.next.saturating_add(keep));
+        span.end = span.next;
         match word.compare_exchange(current, span.pack(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Some(span.end),
             Err(changed) => current = changed,
         }
     }
     None
+}
+
+/// How many tasks of the chunk the slot has started, as far as it can be believed.
+pub(super) fn started(shared: &Shared, chunk: u64) -> u32 {
+    let span = Span::unpack(word(shared, chunk).load(Ordering::Acquire));
+    if span.chunk == chunk as u16 { span.next } else { 0 }
 }
 
 #[cfg(test)]
@@ -88,19 +94,19 @@ mod tests {
         set(&shared, 7, 5);
         assert_eq!(take(&shared, 7), Some(0));
         assert_eq!(take(&shared, 8), None);
-        assert_eq!(take_back(&shared, 7, 5, 1), Some(2));
         assert_eq!(take(&shared, 7), Some(1));
+        assert_eq!(take_back(&shared, 7, 5), Some(2));
         assert_eq!(take(&shared, 7), None);
-        assert_eq!(take_back(&shared, 7, 2, 0), Some(2));
+        assert_eq!(take_back(&shared, 7, 2), Some(2));
     }
 
     #[test]
     fn rubbish_is_noticed() {
         let (shared, _fd) = Shared::create().expect("memory");
         set(&shared, 7, 5);
-        assert_eq!(take_back(&shared, 9, 5, 0), None);
+        assert_eq!(take_back(&shared, 9, 5), None);
         word(&shared, 7).store(u64::MAX, Ordering::Release);
-        assert_eq!(take_back(&shared, 7, 5, 0), None);
+        assert_eq!(take_back(&shared, 7, 5), None);
     }
 
     #[test]
@@ -110,7 +116,7 @@ mod tests {
             set(&shared, round, 1000);
             let (started, end) = std::thread::scope(|scope| {
                 let slot = scope.spawn(|| std::iter::from_fn(|| take(&shared, round)).count());
-                let end = take_back(&shared, round, 1000, 3);
+                let end = take_back(&shared, round, 1000);
                 (slot.join().expect("counted"), end)
             });
             assert_eq!(Some(started as u32), end, "round {round}");

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::WORKER;
-use crate::guests::{FUNCTIONS, READS_INPUT, SQUARE, shipped};
+use crate::guests::{COUNTS, FUNCTIONS, LARGE, READS_INPUT, SQUARE, shipped};
 use crate::processes::{children, eventually, is_alive, marked, send, within};
 use crate::scheduler::{Connected, Scheduler};
 
@@ -42,7 +42,8 @@ crate::tests![
     a_scheduler_that_ends_ends_its_workers,
     a_scheduler_that_is_lost_ends_its_workers_with_an_error,
     a_killed_worker_leaves_no_slot,
-    a_large_result_arrives,
+    large_results_wait_for_a_slow_link,
+    progress_is_told_now_and_then,
 ];
 
 /// The worker's process.
@@ -326,9 +327,13 @@ fn a_killed_slot_is_replaced() {
     let mut farm = Farm::new(1);
     farm.job(1, FUNCTIONS, "sleep", inline);
     farm.lease_with(1, 1, 0, &["2"; 200]);
-    // Both answers are the first ones of the lease, whatever their order.
     let (message, payload) = farm.answer();
     let mut answers = flatten(message, payload);
+    // In the middle of a chunk.
+    while answers.len() < 20 {
+        let (message, payload) = farm.answer();
+        answers.extend(flatten(message, payload));
+    }
     farm.slots().into_iter().for_each(|slot| send(slot, Signal::KILL));
     while answers.len() < 200 {
         let (message, payload) = farm.answer();
@@ -402,20 +407,15 @@ fn inputs_are_mounted_and_removed() {
     farm.lease_with(1, 1, 0, &["\"\"", "\"\""]);
     let answers = farm.answers(1, 0, 2);
     assert_eq!(answers, [Answer::Value("hello".to_owned()), Answer::Value("hello".to_owned())]);
+    let cache = farm.folder.path().join("cache");
     let folders = || {
-        let runs = std::fs::read_dir(farm.folder.path().join("cache")).unwrap().flatten();
+        let runs = std::fs::read_dir(&cache).unwrap().flatten();
         let runs = runs.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"));
-        runs.flat_map(|run| std::fs::read_dir(run.path()).unwrap()).count()
+        runs.map(|run| std::fs::read_dir(run.path()).unwrap().count()).sum::<usize>()
     };
     assert_eq!(folders(), 1);
-    let before = folders;
-    assert_eq!(before(), 1);
     farm.control(&SchedulerControl::ForgetJob { job: JobId(1) });
-    eventually("removed", || {
-        let runs = std::fs::read_dir(farm.folder.path().join("cache")).unwrap().flatten();
-        let mut runs = runs.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"));
-        runs.all(|run| std::fs::read_dir(run.path()).unwrap().count() == 0)
-    });
+    eventually("removed", || folders() == 0);
 }
 
 fn inputs_do_not_lead_outside() {
@@ -491,11 +491,41 @@ fn a_killed_worker_leaves_no_slot() {
     eventually("gone", || marked(farm.mark()).is_empty());
 }
 
-fn a_large_result_arrives() {
-    let mut farm = Farm::new(1);
-    farm.job(1, crate::guests::LARGE, "", inline);
-    farm.lease_with(1, 1, 0, &["\"\""; 4]);
-    for answer in farm.answers(1, 0, 4) {
+fn large_results_wait_for_a_slow_link() {
+    let mut farm = Farm::new(2);
+    farm.job(1, LARGE, "", inline);
+    farm.lease_with(1, 1, 0, &["\"\""; 100]);
+    // Half a gigabyte, of which nothing is read at first.
+    std::thread::sleep(Duration::from_millis(1500));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", farm.worker.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 150 << 10, "the worker holds {kib} KiB");
+    for answer in farm.answers(1, 0, 100) {
         assert!(matches!(answer, Answer::Value(text) if text.len() == 80 * 65_536));
     }
+}
+
+fn progress_is_told_now_and_then() {
+    let mut farm = Farm::new(1);
+    farm.job(1, COUNTS, "count", inline);
+    let begun = Instant::now();
+    farm.lease_with(1, 1, 7, &["300"]);
+    assert_eq!(farm.answers(1, 7, 1), [Answer::Value("300".to_owned())]);
+    let most = 2 + begun.elapsed().as_millis() / 100;
+    farm.control(&SchedulerControl::Drain);
+    let mut last = 0;
+    let mut count = 0;
+    loop {
+        match farm.message() {
+            WorkerControl::Progress { job: JobId(1), task: 7, done, total: 300 } => {
+                assert!(done > last);
+                last = done;
+                count += 1;
+            }
+            WorkerControl::Draining => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=most).contains(&count), "told {count} times, at most {most} were due");
 }

@@ -74,6 +74,24 @@ pub(crate) const READS_INPUT: &str = r#"(module
         (i32.store (i32.const 36) (i32.load (i32.const 24)))
         (drop (call $write (i32.const 1) (i32.const 32) (i32.const 1) (i32.const 24)))))"#;
 
+/// A component that counts to its argument, tells each step, and takes about a millisecond for it.
+pub(crate) const COUNTS: &str = r#"(component
+    (import "farm:function/host@0.1.0" (instance $host
+        (export "progress" (func (param "done" u64) (param "total" u64)))))
+    (core func $progress (canon lower (func $host "progress")))
+    (core module $m
+        (import "host" "progress" (func $progress (param i64 i64)))
+        (func (export "count") (param $n i64) (result i64) (local $done i64) (local $spin i32)
+            (loop $step
+                (local.set $done (i64.add (local.get $done) (i64.const 1)))
+                (call $progress (local.get $done) (local.get $n))
+                (local.set $spin (i32.const 1000000))
+                (loop $again (br_if $again (local.tee $spin (i32.sub (local.get $spin) (i32.const 1)))))
+                (br_if $step (i64.lt_u (local.get $done) (local.get $n))))
+            (local.get $done)))
+    (core instance $i (instantiate $m (with "host" (instance (export "progress" (func $progress))))))
+    (func (export "count") (param "n" s64) (result s64) (canon lift (core func $i "count"))))"#;
+
 /// A module as the client ships it, and what a scheduler says of it.
 pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpec) {
     let prepared = prepare(wat.as_bytes().to_vec()).unwrap();

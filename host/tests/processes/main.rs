@@ -4,6 +4,12 @@
 //! has a `main` of its own, which does what `farm` does when it is started as one of them, and runs the tests otherwise.
 //! That is why it has its own harness (libtest-mimic: the same options and output as ever).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's panic is its report; clippy knows tests by the harness, which is not the usual one here"
+)]
+
 mod agent;
 mod guests;
 mod processes;
