@@ -101,7 +101,6 @@ mod source {
 }
 
 #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
-#[expect(unsafe_code, reason = "a static that only the allocator touches")]
 mod global {
     use std::arch::wasm32::memory_grow;
     use std::ptr::NonNull;
@@ -130,7 +129,7 @@ mod global {
 
     static mut ARENA_MEMORY: Arena = Arena([0; ARENA]);
 
-    // SAFETY of `Sync`: without the atomics feature, WebAssembly has one thread, which `new_wasm` asserts.
+    // Without the atomics feature there is one thread, which `new_wasm` makes sure of.
     #[global_allocator]
     static ALLOCATOR: TalcSyncCell<Heap<Memory>, WasmBinning> = TalcSyncCell::new_wasm(Heap::new(
         match NonNull::new((&raw mut ARENA_MEMORY).cast::<u8>()) {

@@ -70,6 +70,7 @@ mod abi;
 #[expect(
     unsafe_code,
     unreachable_pub,
+    unused_qualifications,
     clippy::allow_attributes_without_reason,
     reason = "made by wit-bindgen; tests/bindings.rs makes it again and compares"
 )]

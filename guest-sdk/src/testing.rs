@@ -19,8 +19,10 @@
 //! assert!(testing::call("draw", "[7]").is_err(), "it takes no arguments");
 //! ```
 
+#[cfg(not(target_family = "wasm"))]
+use crate::Task;
 pub use crate::failure::Failure;
-use crate::{Task, describe, registry};
+use crate::{describe, registry};
 
 /// Calls a function as a farm does: by its name, with a JSON text, or bytes where it is raw. Gives a JSON text or
 /// bytes likewise.
