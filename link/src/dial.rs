@@ -62,7 +62,7 @@ impl Link {
 /// The scheduler cannot be reached within [`CONNECT_TIMEOUT`], is another one, or refuses the ticket.
 pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Link, LinkError> {
     let path = identities.map(|folder| identity::path_in(folder, &ticket.ca, ticket.role));
-    if let Some(known) = path.as_deref().and_then(Identity::load) {
+    if let Some(known) = path.as_deref().and_then(Identity::load).filter(Identity::is_current) {
         match connect_as(ticket, &known).await {
             // The certificate has run out or its farm was made anew: enrol again.
             Err(LinkError::Connect { source: quinn::ConnectionError::TransportError(_), .. }) => {}

@@ -10,6 +10,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::LinkError;
 
+/// An identity that runs out within so many seconds is not used for a new connection.
+const MARGIN_S: i64 = 3600;
+
 /// A certificate chain and its key. Debug output does not show the key.
 pub struct Identity {
     /// Leaf first; the farm's CA last.
@@ -43,6 +46,17 @@ impl Identity {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok()?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).ok()?;
         (!chain.is_empty()).then_some(Self { chain, key })
+    }
+
+    /// Whether the certificate is valid for an hour at least. A scheduler that finds it is not says so only after the
+    /// handshake, when it is too late to enrol again.
+    pub fn is_current(&self) -> bool {
+        let current = |leaf: &CertificateDer<'_>| {
+            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+            let left = leaf.validity().time_to_expiration()?;
+            Some(left.whole_seconds() > MARGIN_S)
+        };
+        self.chain.first().and_then(current).unwrap_or(false)
     }
 
     /// Writes chain and key as PEM into one file that only its owner can read, whole or not at all.
