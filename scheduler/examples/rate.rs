@@ -8,8 +8,6 @@
 //! job and of one with arguments, the CPU that each process spent on a task, the scheduler's memory, and the round trip
 //! of a single task.
 
-#![expect(clippy::print_stdout, reason = "figures are what it is for")]
-
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! Tasks of connections send messages: clients' ([`Ask`]) and workers' ([`Said`]) by two bounded channels, so that a
 //! flood of results does not keep a cancel waiting, and so that a full disk holds back results and nothing else. The
-//! [owner](owner) takes all that is there, tells the core one thing after the other and does what the core asks for;
+//! [owner] takes all that is there, tells the core one thing after the other and does what the core asks for;
 //! when nothing more is there, it commits what came together. It never waits for anyone: what workers are to be told
 //! goes into their [`Outbox`], what watchers may have is [published](crate::results::JobResults::publish).
 

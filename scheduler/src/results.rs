@@ -7,7 +7,7 @@
 //! frames (farm_proto::frame): a Batch, its columns as payload; batch 0, batch 1, …
 //! ```
 //!
-//! The store does four things: it [creates](Store::create) a job's file, [appends](Store::append) what a commit holds,
+//! The store does four things: it [creates](Store::create) a job's file, [appends](Writer::append) what a commit holds,
 //! tells watchers how far a job is ([`JobResults::publish`]), and [reads](ResultsReader) any stretch again. Watchers
 //! wait on a number, never on each other or on the writer: a slow one reads what it has not seen from the file when it
 //! gets to it. What was written last is also in memory, up to a bound, for those who follow closely.

@@ -67,7 +67,6 @@ impl Scheduler {
     /// # Errors
     ///
     /// The folder is another scheduler's or cannot be used, or the address cannot be listened on.
-    #[expect(clippy::unused_async, reason = "needs a runtime, and later issues read a database here")]
     pub async fn start(options: Options) -> Result<Self, SchedulerError> {
         let mut state = StateDir::open(&options.state)?;
         let ca = Ca::open(&state)?;

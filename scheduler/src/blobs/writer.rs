@@ -66,7 +66,8 @@ impl Hashing {
     fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         for piece in pieces {
             self.hasher.update(piece);
-            self.file.write_all(piece)?;
+            // To the file itself: the error is for the sender, who need not know our paths.
+            self.file.as_file_mut().write_all(piece)?;
         }
         Ok(())
     }
@@ -82,8 +83,10 @@ impl Blobs {
         if size > self.max {
             return Err(PutError::TooLarge { size, max: self.max });
         }
+        let file = NamedTempFile::new_in(self.folder.join("new"));
+        let file = file.map_err(|error| io::Error::from(error.kind()))?;
         Ok(BlobWriter {
-            file: Some(Hashing { file: NamedTempFile::new_in(self.folder.join("new"))?, hasher: Box::default() }),
+            file: Some(Hashing { file, hasher: Box::default() }),
             blobs: Arc::clone(self),
             digest,
             size,

@@ -103,7 +103,8 @@ impl Commits {
 
     /// When [`Self::commit`] is to be called again if nothing else happens.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.trouble.as_ref().map(|trouble| trouble.again)
+        let waits = self.under_way.is_none();
+        self.trouble.as_ref().filter(|_| waits).map(|trouble| trouble.again)
     }
 
     /// Writes what has collected. Returns the last fact that is stored now, if that is news. To be called again until

@@ -99,7 +99,7 @@ impl Store {
         let mut recent = locked(&self.recent);
         for ((_, outcomes), end) in batches.iter().zip(ends) {
             let number = written.batches;
-            if number % MARK == 0 {
+            if number.is_multiple_of(MARK) {
                 let begin = written.bytes;
                 written.marks.push(begin);
             }

@@ -69,6 +69,23 @@ fn tickets_and_identities_of_another_farm_do_not_fit() {
 }
 
 #[test]
+fn an_identity_is_kept_and_used_again() {
+    limited(async {
+        let farm = Farm::start().await;
+        let kept = tempfile::tempdir().unwrap();
+        let ticket = farm.client().await.ticket(Role::User, "alice", 1).await.unwrap();
+        let link = dial::connect(&ticket, Some(kept.path())).await.unwrap();
+        link.close(close::DONE).await;
+        // The ticket's time is over, the certificate's is not.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let link = dial::connect(&ticket, Some(kept.path())).await.unwrap();
+        let client = Client { link };
+        assert_eq!(client.ask(Request::Jobs).await.unwrap(), Response::Jobs(Vec::new()));
+        farm.stop().await;
+    });
+}
+
+#[test]
 fn without_a_certificate_there_is_only_enrolment() {
     limited(async {
         let farm = Farm::start().await;

@@ -174,7 +174,8 @@ fn leases_are_bounded_by_the_bytes_of_their_arguments() {
         let (seen, mut saw) = mpsc::unbounded_channel();
         let bounded = Worker::start(&farm.worker, 50, WorkerKind::Silent(seen)).await;
         // Small on average, but some are alone beyond the bound.
-        let argument = |n: usize| format!("{n:>width$}", width = if n % 10 == 0 { 3000 } else { 1 }).into_bytes();
+        let argument =
+            |n: usize| format!("{n:>width$}", width = if n.is_multiple_of(10) { 3000 } else { 1 }).into_bytes();
         let arguments: Vec<_> = (0..100).map(argument).collect();
         let mut spec = range_job(0, 0);
         spec.args = client.put_chunks(&arguments, 33).await;
@@ -209,7 +210,7 @@ fn an_argument_and_a_result_of_64_mib_pass() {
         client.put_module().await;
         let mut spec = range_job(0, 0);
         let huge = vec![b' '; 64 << 20];
-        spec.args = client.put_chunks(&[huge.clone()], 1).await;
+        spec.args = client.put_chunks(std::slice::from_ref(&huge), 1).await;
         let mut watching = client.submit(spec, Bytes::new()).await;
         let link = dial::connect(&farm.worker, None).await.unwrap();
         let mut streams = Streams::open(&link, 1).await;
