@@ -134,8 +134,9 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`FailureKind::BadModule`] where the module cannot be linked or the artefact cannot be read, and
-    /// [`FailureKind::NoSuchFunction`], which lists what there is. Both concern the whole job.
+    /// [`FailureKind::BadModule`] where the module cannot be linked, and [`FailureKind::NoSuchFunction`], which lists
+    /// what there is. Both concern the whole job. [`FailureKind::WorkerLost`] where the artefact cannot be read: another
+    /// worker may have a better one.
     pub fn open(artefact: &Path, spec: SandboxSpec) -> Result<Self, Failure> {
         let mut last = None;
         for engine in engines(&spec)? {
@@ -145,8 +146,8 @@ impl Sandbox {
                 Err(error) => last = Some(error),
             }
         }
-        let reason = last.map_or_else(String::new, |error| error.to_string());
-        Err(Failure::new(FailureKind::BadModule, reason))
+        // A file that cannot be opened is the worker's fault: the module did compile.
+        Err(last.map_or_else(|| Failure::new(FailureKind::WorkerLost, "no engine"), Failure::from))
     }
 
     fn of_code(engine: &'static Engine, code: &Code, spec: SandboxSpec) -> Result<Self, Failure> {

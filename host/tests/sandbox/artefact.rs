@@ -84,7 +84,7 @@ fn an_artefact_outside_of_a_private_folder_is_not_opened() {
     fs::copy(&guest.artefact, &open).unwrap();
     mode(guest.directory(), 0o755);
     let failure = Sandbox::open(&open, guest.spec.clone()).unwrap_err();
-    assert_eq!(failure.kind, FailureKind::BadModule);
+    assert_eq!(failure.kind, FailureKind::WorkerLost);
     assert!(failure.message.contains("is no folder that only this user can enter"), "{failure}");
 }
 
@@ -94,7 +94,7 @@ fn what_is_no_artefact_is_not_opened() {
     for contents in [&b""[..], b"\0asm\x01\0\0\0", b"\x7fELF rest"] {
         fs::write(&guest.artefact, contents).unwrap();
         let failure = guest.open().unwrap_err();
-        assert_eq!(failure.kind, FailureKind::BadModule);
+        assert_eq!(failure.kind, FailureKind::WorkerLost);
         assert!(failure.message.contains("was not compiled by this farm"), "{failure}");
     }
     fs::remove_file(&guest.artefact).unwrap();

@@ -7,6 +7,7 @@ mod artefact;
 mod command;
 mod component;
 mod core;
+mod handler;
 mod hostile;
 mod module;
 mod sdk;

@@ -65,3 +65,17 @@ fn a_metered_call_costs_the_same_each_time() {
     let first = guest.call("12").1.fuel_used.unwrap();
     assert_eq!(guest.call("12").1.fuel_used, Some(first));
 }
+
+#[test]
+fn a_backtrace_names_functions_files_and_lines() {
+    let guest = Guest::with_profile(sdk_guest("square"), Profile::Metered).function("square");
+    let needed = guest.call("12").1.fuel_used.unwrap();
+    let (_, ended) = guest.job(|spec| spec.limits.fuel = Some(needed / 2)).call("12");
+    let failure = ended.failure.unwrap();
+    assert_eq!(failure.kind, FailureKind::OutOfFuel);
+    let is_told = |frame: &farm_proto::outcome::GuestFrame| {
+        frame.file.as_ref().is_some_and(|file| file.ends_with(".rs")) && frame.line.is_some()
+    };
+    assert!(failure.backtrace.iter().any(is_told), "{:#?}", failure.backtrace);
+    assert!(failure.backtrace.iter().any(|frame| frame.function.contains("::")), "{:#?}", failure.backtrace);
+}
