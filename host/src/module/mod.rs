@@ -12,6 +12,26 @@
 //! component is called `name` where the component exports it at the top, and `interface#name` where it is in an
 //! exported interface: `docs:adder/add@0.1.0#add`. [`ModuleInfo::find`] also takes a shorter form which fits only one
 //! of them: `docs:adder/add#add`, `add#add` or `add`.
+//!
+//! # WIT and JSON
+//!
+//! | WIT | JSON |
+//! |---|---|
+//! | `bool`, `string`, integers | the same; integers are exact up to 64 bits |
+//! | `f32`, `f64` | a number, or `"NaN"`, `"Infinity"`, `"-Infinity"`, for which JSON has no number |
+//! | `char` | a string of one character |
+//! | `list`, `tuple` | an array; a `list<u8>` argument also `{"base64": "…"}` |
+//! | `record` | an object; an `option` field may be left out |
+//! | `variant` | `{"case": payload}`, or `"case"` where it has none |
+//! | `enum` | a string |
+//! | `option` | `null` or the value; `{"some": value}` where the value itself may be `null` |
+//! | `result` | `{"ok": value}` or `{"err": value}`; as a function's whole result, the value or a failure |
+//! | `flags` | an array of names |
+//!
+//! Resources, streams and futures have no JSON. `map` and fixed-length lists are proposals that the engine has off.
+//!
+//! Core modules have numbers only: integers of either sign as parameters and signed ones as results, floats as above,
+//! several results as an array.
 
 use farm_proto::ids::Digest;
 use farm_proto::job::{CommandOptions, ModuleKind, ResultEncoding};

@@ -1,21 +1,6 @@
 //! WIT types as people read them, and as JSON Schema.
 //!
-//! The mapping between WIT values and JSON, which `crate::sandbox` follows:
-//!
-//! | WIT | JSON |
-//! |---|---|
-//! | `bool`, `string`, integers | the same; integers are exact up to 64 bits |
-//! | `f32`, `f64` | a number, or `"NaN"`, `"Infinity"`, `"-Infinity"`, for which JSON has no number |
-//! | `char` | a string of one character |
-//! | `list`, `tuple` | an array; a `list<u8>` argument also `{"base64": "…"}` |
-//! | `record` | an object; an `option` field may be left out |
-//! | `variant` | `{"case": payload}`, or `"case"` where it has none |
-//! | `enum` | a string |
-//! | `option` | `null` or the value; `{"some": value}` where the value itself may be `null` |
-//! | `result` | `{"ok": value}` or `{"err": value}`; as a function's whole result, the value or a failure |
-//! | `flags` | an array of names |
-//!
-//! Resources, streams and futures have no JSON. `map` and fixed-length lists are proposals that the engine has off.
+//! How values look in JSON is told in [`super`]; the sandbox's `values` follows the same table.
 
 use serde_json::{Value, json};
 use wit_parser::{Resolve, Type, TypeDefKind};

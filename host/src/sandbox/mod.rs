@@ -185,7 +185,8 @@ impl Sandbox {
 
     /// Runs one task in an instance of its own, and appends its value to `result`.
     ///
-    /// After a failure `result` is as it was before.
+    /// After a failure `result` is as it was before. Blocks for as long as the guest runs, and must not be called from
+    /// within an asynchronous task.
     pub fn call(&mut self, task: Task<'_>, result: &mut Vec<u8>) -> Ended {
         let start = result.len();
         let run = AssertUnwindSafe(|| self.run(&task, result));
@@ -416,10 +417,18 @@ pub(crate) fn describe(component: &[u8]) -> Result<String, Failure> {
     let hostcall_bytes = usize::try_from(spec.limits.result).unwrap_or(usize::MAX);
     let task = Task { job: JobId(0), index: 0, attempt: 0, argument: b"" };
     let state = State::new(&Arc::new(Shared { spec, hostcall_bytes }), Facts::of(&task), None);
-    let _runtime = enter_runtime().map_err(|error| Failure::new(FailureKind::WorkerLost, error.to_string()))?;
+    let of_host = |error: std::io::Error| Failure::new(FailureKind::WorkerLost, error.to_string());
     let ask = || {
+        let _runtime = enter_runtime().map_err(of_host)?;
         let mut store = state.into_store(engine).map_err(bad_module)?;
         sdk.describe(&mut store).map_err(|stop: Stop| failure::explain(stop, &store))
     };
-    stacker::maybe_grow(NEEDED_STACK, THREAD_STACK_SIZE, ask)
+    // A thread of its own: it has the stack, and the caller's may be one that must not block.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(THREAD_STACK_SIZE).spawn_scoped(scope, ask);
+        thread.map_err(of_host)?.join().unwrap_or_else(|panic| {
+            let message = format!("a defect of the sandbox: {}", panic_message(panic.as_ref()));
+            Err(Failure::new(FailureKind::WorkerLost, message))
+        })
+    })
 }
