@@ -1,7 +1,10 @@
 //! What handing tasks to slot processes costs on top of the sandbox: integers in, one task each.
 //!
+//! On a machine that is busy with other things, wall time says little; the CPU time a task, of all processes together,
+//! says more. Short rounds take turns, and the median of the ratios counts.
+//!
 //! ```sh
-//! cargo run --release -p farm-host --example slots -- M.wasm FUNCTION [SECONDS]
+//! cargo run --release -p farm-host --example slots -- [M.wasm FUNCTION [SECONDS]]
 //! ```
 //!
 //! Without a module, a function in WAT that squares its argument.
@@ -34,8 +37,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
     let result = match args[..] {
         ["bare", module, function, seconds] => bare(module, function, seconds),
-        [] => compare("", "square", "3"),
-        [module, function] => compare(module, function, "3"),
+        [] => compare("", "square", "1"),
+        [module, function] => compare(module, function, "1"),
         [module, function, seconds] => compare(module, function, seconds),
         _ => Err("M.wasm FUNCTION [SECONDS]".into()),
     };
@@ -48,62 +51,96 @@ fn main() -> ExitCode {
     }
 }
 
+/// Rounds of either kind.
+const ROUNDS: usize = 7;
+
+/// Tasks a second of wall time, and seconds of CPU time a task.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    wall: f64,
+    cpu: f64,
+}
+
 fn compare(module: &str, function: &str, seconds: &str) -> Result<()> {
     let setup = setup(module, function)?;
-    let duration = Duration::from_secs(seconds.parse()?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let duration = Duration::from_secs_f64(seconds.parse()?);
     for slots in [1, 2] {
-        let bare = bare_rate(module, function, seconds, slots)?;
-        let options = LocalOptions { slots, ..LocalOptions::new(SlotCommand::this_program()?) };
-        let mut failed = None;
-        let mut first = None;
-        let mut count = 0_u64;
-        let begun = Instant::now();
-        let run = run_locally(setup.clone(), Arguments::Range(u64::MAX >> 8), &options, |_, outcome| {
-            if let Err(failure) = outcome.result {
-                failed = Some(failure.to_string());
-            }
-            // Starting is not what is measured.
-            first.get_or_insert_with(Instant::now);
-            count += 1;
-            failed.is_none()
-                && !first.is_some_and(|first: Instant| count.is_multiple_of(64) && first.elapsed() > duration)
-        });
-        runtime.block_on(run)?;
-        if let Some(failed) = failed {
-            return Err(failed.into());
+        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let bare = bare_rate(module, function, seconds, duration, slots)?;
+            let ours = slot_rate(&setup, duration, slots)?;
+            wall.push((ours.wall / bare.wall, ours.wall));
+            cpu.push((bare.cpu / ours.cpu, ours.cpu));
         }
-        let first = first.ok_or("nothing was run")?;
-        let rate = count as f64 / first.elapsed().as_secs_f64();
+        let ((wall_ratio, rate), (cpu_ratio, cost)) = (median(wall), median(cpu));
         println!(
-            "{slots} slots: {rate:.0} tasks/s, {:.1} % of the sandbox's {bare:.0}; the first after {:.1} ms",
-            100.0 * rate / bare,
-            first.duration_since(begun).as_secs_f64() * 1e3
+            "{slots} slots: {rate:.0} tasks/s, {:.1} % of the sandbox's; {:.2} µs of CPU a task, {:.1} % as efficient",
+            100.0 * wall_ratio,
+            1e6 * cost,
+            100.0 * cpu_ratio
         );
     }
     Ok(())
 }
 
+fn median(mut rounds: Vec<(f64, f64)>) -> (f64, f64) {
+    rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+    rounds[rounds.len() / 2]
+}
+
+fn slot_rate(setup: &JobSetup, duration: Duration, slots: usize) -> Result<Rate> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let options = LocalOptions { slots, ..LocalOptions::new(SlotCommand::this_program()?) };
+    let (mut failed, mut first, mut count) = (None, None, 0_u64);
+    let cpu = cpu_time()?;
+    let run = run_locally(setup.clone(), Arguments::Range(u64::MAX >> 8), &options, |_, outcome| {
+        if let Err(failure) = outcome.result {
+            failed = Some(failure.to_string());
+        }
+        count += 1;
+        // Starting is not what is measured.
+        let first: Instant = *first.get_or_insert_with(Instant::now);
+        failed.is_none() && !(count.is_multiple_of(64) && first.elapsed() > duration)
+    });
+    runtime.block_on(run)?;
+    if let Some(failed) = failed {
+        return Err(failed.into());
+    }
+    let elapsed = first.ok_or("nothing was run")?.elapsed().as_secs_f64();
+    Ok(Rate { wall: count as f64 / elapsed, cpu: (cpu_time()? - cpu) / count as f64 })
+}
+
 /// What that many sandboxes do at the same time, without slots around them.
-fn bare_rate(module: &str, function: &str, seconds: &str, processes: usize) -> Result<f64> {
+fn bare_rate(module: &str, function: &str, seconds: &str, duration: Duration, processes: usize) -> Result<Rate> {
+    let cpu = cpu_time()?;
     let children: Vec<_> = (0..processes)
         .map(|_| {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["bare", module, function, seconds]).stdout(Stdio::piped()).spawn()
         })
         .collect::<std::io::Result<_>>()?;
-    let mut sum = 0.0;
+    let mut wall = 0.0;
     for child in children {
-        sum += String::from_utf8(child.wait_with_output()?.stdout)?.trim().parse::<f64>()?;
+        wall += String::from_utf8(child.wait_with_output()?.stdout)?.trim().parse::<f64>()?;
     }
-    Ok(sum)
+    Ok(Rate { wall, cpu: (cpu_time()? - cpu) / (wall * duration.as_secs_f64()) })
+}
+
+/// CPU time of this process and of those that it has started and seen end, in seconds.
+fn cpu_time() -> Result<f64> {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').ok_or("no /proc/self/stat")?;
+    let times = fields.split_whitespace().skip(11).take(4);
+    let ticks: f64 = times.map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
+    Ok(ticks / TICKS_A_SECOND)
 }
 
 fn bare(module: &str, function: &str, seconds: &str) -> Result<()> {
     let JobSetup { artefact, kind, function, limits, profile, env, inputs, command, result, .. } =
         setup(module, function)?;
     let spec = SandboxSpec { kind, function, limits, profile, env, inputs, command, result };
-    let duration = Duration::from_secs(seconds.parse()?);
+    let duration = Duration::from_secs_f64(seconds.parse()?);
     let run = move || instances_per_second(&artefact, spec, b"12345", duration);
     let thread = std::thread::Builder::new().stack_size(THREAD_STACK_SIZE + (256 << 10)).spawn(run)?;
     let rate = thread.join().map_err(|_| "it panicked")?.map_err(|failure| failure.to_string())?;

@@ -112,7 +112,8 @@ pub(crate) struct Driver {
     look: bool,
     look_at: Option<Instant>,
     watch_at: Option<Instant>,
-    cancelled: Option<(JobId, Instant)>,
+    /// Jobs with a task that may still run, and when that is over.
+    cancelled: Vec<(JobId, Instant)>,
     start_at: Option<Instant>,
     deaths: u32,
 }
@@ -130,7 +131,7 @@ impl Driver {
             look: false,
             look_at: None,
             watch_at: None,
-            cancelled: None,
+            cancelled: Vec::new(),
             start_at: Some(Instant::now()),
             deaths: 0,
         }
@@ -290,7 +291,7 @@ impl Driver {
         let before = tags.len();
         tags.extend(held.map(|given| given.chunk.tag));
         if tags.len() > before {
-            self.cancelled = Some((job, Instant::now() + CANCEL_GRACE));
+            self.cancelled.push((job, Instant::now() + CANCEL_GRACE));
         }
         for tag in tags {
             self.take_back(tag);
@@ -343,7 +344,8 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let cancel = self.cancelled.map(|(_, at)| at);
+        // Each has the same time, so the first is the earliest.
+        let cancel = self.cancelled.first().map(|(_, at)| *at);
         [self.look_at, self.watch_at, cancel, self.start_at].into_iter().flatten().min()
     }
 
@@ -361,10 +363,10 @@ impl Driver {
         if self.watch_at.is_some_and(|at| at <= now) {
             self.watch();
         }
-        if let Some((job, at)) = self.cancelled
+        while let Some((job, at)) = self.cancelled.first().copied()
             && at <= now
         {
-            self.cancelled = None;
+            self.cancelled.remove(0);
             self.listen();
             let current = self.process.as_ref().and_then(Process::current);
             if current.is_some_and(|given| given.job() == job) {
@@ -377,10 +379,11 @@ impl Driver {
     fn arm_watch(&mut self) {
         let process = self.process.as_ref();
         let limit = process.and_then(Process::current).and_then(|given| given.chunk.setup.limits.timeout_ms);
-        self.watch_at = limit.map(|limit| {
+        // A limit that no clock reaches is none.
+        self.watch_at = limit.and_then(|limit| {
             let started = process.and_then(Process::task_started_ns);
             let ran = started.map_or(0, |started| now_ns().saturating_sub(started));
-            Instant::now() + Duration::from_millis(limit).saturating_sub(Duration::from_nanos(ran))
+            Instant::now().checked_add(Duration::from_millis(limit).saturating_sub(Duration::from_nanos(ran)))
         });
     }
 
@@ -414,7 +417,8 @@ impl Driver {
             return;
         };
         let doom = self.doom.take();
-        (self.look, self.look_at, self.watch_at, self.cancelled) = (false, None, None, None);
+        (self.look, self.look_at, self.watch_at) = (false, None, None);
+        self.cancelled.clear();
         let mut said = VecDeque::new();
         if !matches!(doom, Some(Doom::Corrupt(_)))
             && let Err(corrupt) = process.listen_to_the_dead(&mut said)
