@@ -1,0 +1,108 @@
+//! A cache on a full disk.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use farm_tests::World;
+use serde_json::json;
+
+use crate::support::{Farm, module};
+use crate::wat;
+
+/// A file system of a few pages, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("a folder");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs"]).arg(at).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        // Past the harness, which shows nothing of tests that succeed.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: tests of a full disk, because this user may not mount a tmpfs");
+        None
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.0.clone()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+                if entry.path().is_dir() { folders.push(entry.path()) } else { files.push(entry.path()) }
+            }
+        }
+        files
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Larger than the disk, compiled or not.
+fn large_module() -> String {
+    let functions: String = (0..400)
+        .map(|number| {
+            format!(
+                "(func (export \"f{number}\") (param i64) (result i64) (i64.mul (local.get 0) (i64.const {number})))"
+            )
+        })
+        .collect();
+    format!("(module {functions})")
+}
+
+#[test]
+fn run_tells_where_there_is_no_space() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.cache()) else { return };
+    let m = module(&world, &large_module());
+    let finished = world.farm(["run", m, "--function", "f3", "--args", "[5]"]).fails(70);
+    finished.explains(&["no space is left", "cache"]).hints(&["FARM_CACHE"]);
+    world.leaves_nothing();
+    assert_eq!(disk.files(), Vec::<PathBuf>::new(), "what did not fit is removed");
+}
+
+#[test]
+fn a_job_tells_where_there_is_no_space() {
+    let world = World::new();
+    let Some(_disk) = SmallDisk::mount(&world.cache()) else { return };
+    let m = module(&world, &large_module());
+    let finished = world.farm(["submit", m, "--function", "f3", "--args", "[5, 6]"]).run();
+    assert!([Some(1), Some(7), Some(70)].contains(&finished.code()), "{:?}", finished.status);
+    finished.says(&["no space is left"]);
+    world.leaves_nothing();
+}
+
+#[test]
+fn a_worker_whose_disk_is_full_leaves_the_work_to_others() {
+    let farm = Farm::new(0);
+    let cramped = World::new();
+    let Some(_disk) = SmallDisk::mount(&cramped.cache()) else { return };
+    let m = module(&farm.world, &large_module());
+    let ticket = farm.scheduler.worker_ticket();
+    let _full = cramped.worker_with(&ticket, "full", 1);
+    farm_tests::wait_for("the worker", || (farm.status()["workers"][0]["name"] == "full").then_some(()));
+    let job = farm.detach(&[m, "--function", "f3", "--args", "[5, 6]"]);
+    let _roomy = farm.world.worker(&farm.scheduler, "roomy", 1);
+    assert_eq!(farm.farm(&["job", "results", &job]).succeeds().json(), json!([15, 18]));
+}
+
+#[test]
+fn a_result_file_on_a_full_disk_is_told() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("small")) else { return };
+    let m = module(&world, wat::SQUARE);
+    for command in ["run", "submit"] {
+        let finished = world.farm([command, m, "--range", "0..100000", "--out", "small/results.json"]).fails(70);
+        finished.says(&["error: cannot write", "No space left"]);
+        assert_eq!(disk.files(), Vec::<PathBuf>::new());
+        world.leaves_nothing();
+    }
+    let full = world.farm(["run", m, "--range", "0..100000", "--out", "/dev/full"]).fails(70);
+    full.explains(&["cannot write", "No space left"]);
+}

@@ -1,0 +1,112 @@
+//! `--input NAME=FILE` and `NAME=FOLDER`: what tasks can read at /in.
+
+use farm_tests::World;
+use serde_json::{Value, json};
+
+use crate::support::module;
+
+/// A WASI command that prints the file whose path below /in is its input, or ends with the error's number.
+const READS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func (export "_start") (local $error i32)
+        (i32.store (i32.const 0) (i32.const 64))
+        (i32.store (i32.const 4) (i32.const 900))
+        (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (local.set $error (call $open (i32.const 3) (i32.const 0) (i32.const 64) (i32.load (i32.const 8))
+            (i32.const OFLAGS) (i64.const RIGHTS) (i64.const 0) (i32.const 0) (i32.const 16)))
+        (if (local.get $error) (then (call $exit (local.get $error))))
+        (i32.store (i32.const 0) (i32.const 1024))
+        (i32.store (i32.const 4) (i32.const 60000))
+        (drop (call $read (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (i32.store (i32.const 4) (i32.load (i32.const 8)))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))))"#;
+
+fn reader() -> String {
+    READS.replace("OFLAGS", "0").replace("RIGHTS", "2")
+}
+
+/// Opens for writing, and makes the file if it is not there.
+fn writer() -> String {
+    READS.replace("OFLAGS", "1").replace("RIGHTS", "66")
+}
+
+#[test]
+fn tasks_read_files_and_folders_by_their_names() {
+    let world = World::new();
+    let m = module(&world, &reader());
+    world.write("data/one.csv", "first");
+    world.write("tree/a.txt", "in a");
+    world.write("tree/deep/er/b.txt", "in b");
+    let args = json!(["numbers.csv", "src/a.txt", "src/deep/er/b.txt"]).to_string();
+    for command in ["run", "submit"] {
+        let inputs = ["--input", "numbers.csv=data/one.csv", "--input", "src=tree"];
+        let finished = world.farm([command, m, "--args", &args]).with(inputs).succeeds();
+        assert_eq!(finished.json(), json!(["first", "in a", "in b"]));
+        world.leaves_nothing();
+    }
+}
+
+/// How tasks that open such paths end: `--format ndjson`.
+fn ends(world: &World, command: &str, m: &str, paths: &Value) -> Vec<Value> {
+    let args = paths.to_string();
+    let finished = world.farm([command, m, "--args", &args, "--input", "x=x.txt", "--format", "ndjson"]).run();
+    crate::support::kinds(&finished)
+}
+
+#[test]
+fn nothing_else_can_be_read_and_nothing_written() {
+    let world = World::new();
+    world.write("x.txt", "here");
+    world.write("secret.txt", "not here");
+    let refused = json!("returned-error");
+    for command in ["run", "submit"] {
+        let m = module(&world, &reader());
+        let paths = json!(["x", "../secret.txt", "../../../../../../etc/passwd", "/etc/passwd", "y"]);
+        let mut expected = vec![json!("here")];
+        expected.extend(vec![refused.clone(); 4]);
+        assert_eq!(ends(&world, command, m, &paths), expected);
+        let m = module(&world, &writer());
+        assert_eq!(ends(&world, command, m, &json!(["x", "new"])), [refused.clone(), refused.clone()]);
+        assert_eq!(std::fs::read_to_string(world.path().join("x.txt")).expect("the file"), "here");
+    }
+}
+
+#[test]
+fn a_farm_gets_each_file_once_and_its_workers_share_it() {
+    let farm = crate::support::Farm::new(2);
+    let m = module(&farm.world, &reader());
+    // More than one blob's chunk, and the same bytes under two names.
+    farm.world.write("big.txt", "z".repeat(3 << 20));
+    let args = json!(vec!["a"; 40]).to_string();
+    let inputs = ["--input", "a=big.txt", "--input", "b=big.txt"];
+    for _ in 0..2 {
+        let finished = farm.farm(&["submit", m, "--args", &args]).with(inputs).succeeds();
+        assert_eq!(finished.json(), json!(vec!["z".repeat(60_000); 40]));
+    }
+}
+
+#[test]
+fn inputs_that_are_none_are_refused() {
+    let world = World::new();
+    let m = module(&world, &reader());
+    world.write("a.txt", "a");
+    for (input, code, words) in [
+        ("a.txt", 2, &["NAME=FILE", "a.txt"][..]),
+        ("../a=a.txt", 2, &["../a"]),
+        ("=a.txt", 2, &["no name"]),
+        ("a=no/such.txt", 3, &["cannot read no/such.txt"]),
+        ("a=/dev/null", 3, &["/dev/null", "neither a file nor a folder"]),
+    ] {
+        for command in ["run", "submit"] {
+            world.farm([command, m, "--args", r#"["a"]"#, "--input", input]).fails(code).explains(words);
+        }
+    }
+    let twice = ["--input", "a=a.txt", "--input", "a=m.wat"];
+    world.farm(["run", m, "--args", r#"["a"]"#]).with(twice).fails(2).explains(&["two inputs are called \"a\""]);
+    world.leaves_nothing();
+}

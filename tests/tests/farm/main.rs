@@ -1,0 +1,32 @@
+//! Tests of farm that cross its crates, on real processes.
+//!
+//! Each test has a world of its own, so that all of them run side by side.
+
+mod arguments;
+mod bad_modules;
+mod bench;
+mod cancel;
+mod command_line;
+mod crates;
+mod disk;
+mod failures;
+mod harness;
+mod hostile;
+mod inputs;
+mod inspect;
+mod jobs;
+mod large;
+mod limits;
+mod loss;
+mod network;
+mod options;
+mod program;
+mod progress;
+mod rubbish;
+mod run;
+mod sdk;
+mod standing;
+mod submit;
+mod support;
+mod tickets;
+mod wat;
