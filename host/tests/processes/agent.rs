@@ -317,34 +317,39 @@ fn what_is_recalled_comes_back() {
     }
     answers.sort_by_key(|(_, task, _)| *task);
     let returned: Vec<_> = answers.iter().filter(|(_, _, answer)| *answer == Answer::Returned).collect();
-    // One had ended, one or two were running, three were kept; the rest comes from the end.
-    assert!((13..=15).contains(&returned.len()), "{answers:?}");
+    // One had ended, up to two were running, three were kept; the rest comes from the end.
+    assert!((13..=16).contains(&returned.len()), "{answers:?}");
     assert!(answers[20 - returned.len()..].iter().all(|(_, _, answer)| *answer == Answer::Returned), "{answers:?}");
     assert_eq!(answers.iter().map(|(_, task, _)| *task).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
 }
 
 fn a_killed_slot_is_replaced() {
+    // Quick tasks make for chunks; the slot is killed in a long one in the middle.
+    const LONG: usize = 50;
+    let mut items = ["1"; 200];
+    items[LONG] = "1000";
     let mut farm = Farm::new(1);
     farm.job(1, FUNCTIONS, "sleep", inline);
-    farm.lease_with(1, 1, 0, &["2"; 200]);
-    let (message, payload) = farm.answer();
-    let mut answers = flatten(message, payload);
-    // In the middle of a chunk.
-    while answers.len() < 20 {
+    farm.lease_with(1, 1, 0, &items);
+    let mut answers = Vec::new();
+    while answers.len() < LONG {
         let (message, payload) = farm.answer();
         answers.extend(flatten(message, payload));
     }
+    std::thread::sleep(Duration::from_millis(100));
     farm.slots().into_iter().for_each(|slot| send(slot, Signal::KILL));
     while answers.len() < 200 {
         let (message, payload) = farm.answer();
         answers.extend(flatten(message, payload));
     }
     answers.sort_by_key(|(_, task, _)| *task);
-    assert_eq!(answers.iter().map(|(_, task, _)| *task).collect::<Vec<_>>(), (0..200).collect::<Vec<_>>());
-    let lost: Vec<_> = answers.iter().filter(|(_, _, answer)| matches!(answer, Answer::Lost(_))).collect();
-    assert_eq!(lost.len(), 1, "{lost:?}");
-    let good = |answer: &Answer| *answer == Answer::Value("2".to_owned());
-    assert_eq!(answers.iter().filter(|(_, _, answer)| good(answer)).count(), 199);
+    for (at, (_, task, answer)) in answers.iter().enumerate() {
+        assert_eq!(*task, at as u64);
+        match at {
+            LONG => assert!(matches!(answer, Answer::Lost(_)), "{answer:?}"),
+            _ => assert_eq!(*answer, Answer::Value("1".to_owned()), "task {task}"),
+        }
+    }
 }
 
 fn a_task_over_its_time_fails() {
