@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::process::run;
+use crate::process::{lock, run};
 use crate::toolchain::{GuestCompiler, Source};
 use crate::workspace::Workspace;
 
@@ -15,6 +15,7 @@ pub(crate) fn build(workspace: &Workspace, source: Source) -> Result<()> {
     let compiler = GuestCompiler::ensure(workspace, source)?;
     build_farm(workspace)?;
     fs::create_dir_all(workspace.guests())?;
+    let _lock = lock(&workspace.output().join("guests.lock"))?;
     for folder in modules(workspace)? {
         build_module(workspace, &compiler, &folder)?;
     }
@@ -32,11 +33,16 @@ fn build_farm(workspace: &Workspace) -> Result<()> {
 /// `farm build`, as a user would type it.
 fn build_module(workspace: &Workspace, compiler: &GuestCompiler, folder: &Path) -> Result<()> {
     let name = folder.file_name().unwrap_or_default();
-    let module = workspace.guests().join(name).with_extension("wasm");
     // Whoever reads the module meanwhile, a running test say, sees the old one or the new one whole.
-    let fresh = module.with_extension(format!("{}.new", std::process::id()));
+    let fresh = GuestCompiler::target_folder(workspace).join(name).with_extension("wasm");
+    let module = workspace.guests().join(name).with_extension("wasm");
     let mut command = Command::new(workspace.farm());
-    command.arg("build").arg(folder).arg("--out").arg(&fresh);
+    command
+        .current_dir(workspace.root())
+        .arg("build")
+        .arg(workspace.relative(folder))
+        .arg("--out")
+        .arg(workspace.relative(&fresh));
     compiler.apply(workspace, &mut command);
     run(&mut command)?;
     fs::rename(&fresh, &module).with_context(|| format!("`farm build` did not write `{}`", fresh.display()))

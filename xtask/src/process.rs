@@ -1,6 +1,8 @@
-//! Running other programs and saying so.
+//! Running other programs, saying so, and staying out of each other's way.
 
+use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ pub(crate) fn say(line: impl AsRef<str>) {
 
 /// The command as a person would type it, without the folder of the program.
 pub(crate) fn shown(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program());
+    let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
     std::iter::once(program)
         .chain(command.get_args())
@@ -83,4 +85,18 @@ fn check(command: &Command, status: ExitStatus) -> Result<()> {
         bail!("`{}` failed ({status})", shown(command));
     }
     Ok(())
+}
+
+/// Waits until no other process holds the lock; it is given back when the file is dropped, also by a crash.
+pub(crate) fn lock(path: &Path) -> Result<File> {
+    let context = || format!("cannot lock `{}`", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(context)?;
+    }
+    let file = File::create(path).with_context(context)?;
+    if file.try_lock().is_err() {
+        say(format!("another process holds `{}`; waiting for it", path.display()));
+        file.lock().with_context(context)?;
+    }
+    Ok(file)
 }

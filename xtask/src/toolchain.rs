@@ -8,15 +8,15 @@ mod debian;
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::process::{exists, output, run_for, say};
+use crate::process::{exists, lock, output, run_for, say};
 use crate::workspace::Workspace;
 
 /// What guests are built for: with WASI, and as pure functions without any import.
@@ -142,18 +142,4 @@ fn add_with_rustup() -> Result<()> {
     }
     say(format!("rustup target add {} (for up to {} s)", TARGETS.join(" "), RUSTUP_LIMIT.as_secs()));
     run_for(Command::new("rustup").args(["target", "add"]).args(TARGETS), RUSTUP_LIMIT)
-}
-
-/// Waits until no other process holds the lock; it is given back when the file is dropped, also by a crash.
-fn lock(path: &Path) -> Result<File> {
-    let context = || format!("cannot lock `{}`", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(context)?;
-    }
-    let file = File::create(path).with_context(context)?;
-    if file.try_lock().is_err() {
-        say("another process is setting up the compiler for guests; waiting for it");
-        file.lock().with_context(context)?;
-    }
-    Ok(file)
 }

@@ -33,6 +33,11 @@ impl Workspace {
         &self.root
     }
 
+    /// A path as a person at the top of the checkout types it.
+    pub(crate) fn relative<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
     /// Where tasks put what is not cargo's, always `target` of this checkout.
     pub(crate) fn output(&self) -> PathBuf {
         self.root.join("target")

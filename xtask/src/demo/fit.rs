@@ -11,14 +11,14 @@ const NODES: i32 = 20;
 
 const ITERATIONS: usize = 200;
 
-/// A relativistic Breit-Wigner peak as a detector with a Gaussian resolution sees it.
+/// A relativistic Breit-Wigner peak as a detector sees it whose error is Gaussian and grows with the mass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peak {
     /// Events under the peak's whole line shape, up to a constant factor.
     scale: f64,
     /// The position in GeV.
     pub(crate) mass: f64,
-    /// The standard deviation of the detector's resolution in GeV.
+    /// The standard deviation of the detector's error at that mass in GeV.
     pub(crate) resolution: f64,
 }
 
@@ -37,28 +37,32 @@ pub(crate) struct Fit {
 impl Peak {
     /// The events expected in a bin of this width about `centre`.
     pub(crate) fn events(&self, centre: f64, width: f64) -> f64 {
-        // Simpson's rule over the bin: the line shape bends within a GeV.
-        let density = |mass| self.density(mass);
-        let half = width / 2.0;
-        width / 6.0 * (density(centre - half) + 4.0 * density(centre) + density(centre + half))
+        // Simpson's rule over both halves of the bin: the line shape bends within a GeV.
+        let density = |quarters: f64| self.density(centre + quarters / 4.0 * width);
+        let ends = density(-2.0) + density(2.0);
+        let between = 4.0 * (density(-1.0) + density(1.0)) + 2.0 * density(0.0);
+        width / 12.0 * (ends + between)
     }
 
-    fn density(&self, mass: f64) -> f64 {
+    fn density(&self, measured: f64) -> f64 {
+        let relative = self.resolution / self.mass;
         let step = SPREAD / f64::from(NODES);
         let (mut sum, mut weights) = (0.0, 0.0);
         for node in -NODES..=NODES {
             let deviation = f64::from(node) * step;
             let weight = (-deviation * deviation / 2.0).exp();
-            sum += weight * self.line_shape(mass - deviation * self.resolution);
+            // The mass that this error makes look like the measured one.
+            let factor = 1.0 + relative * deviation;
+            sum += weight * self.line_shape(measured / factor) / factor;
             weights += weight;
         }
         self.scale * sum / weights
     }
 
-    /// The relativistic Breit-Wigner curve.
+    /// The relativistic Breit-Wigner curve, a density of the mass (that of its square has no factor in front).
     fn line_shape(&self, mass: f64) -> f64 {
         let (square, pole) = (mass * mass, self.mass * self.mass);
-        square / ((square - pole).powi(2) + pole * WIDTH * WIDTH)
+        2.0 * mass / ((square - pole).powi(2) + pole * WIDTH * WIDTH)
     }
 
     fn parameters(&self) -> [f64; 3] {

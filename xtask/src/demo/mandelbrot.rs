@@ -35,6 +35,7 @@ pub(crate) fn show(demo: &Demo<'_>) -> Result<()> {
     for (corner, tile) in corners().zip(&tiles) {
         picture.lay(corner, TILE, &pixels(tile)?);
     }
+    ensure!(picture.is_mirrored(), "the halves above and below the real axis differ, which those of the set do not");
     let path = demo.folder().join("mandelbrot.png");
     picture.write(&path)?;
     println!("   {} tiles make {WIDTH} × {HEIGHT} pixels: {}", tiles.len(), demo.relative(&path).display());
@@ -77,6 +78,12 @@ impl Picture {
             let start = ((top + row) * self.width + left) * CHANNELS;
             self.bytes[start..start + pixels.len()].copy_from_slice(pixels);
         }
+    }
+
+    /// Whether the lower half is the upper one upside down.
+    fn is_mirrored(&self) -> bool {
+        let rows = || self.bytes.chunks_exact(self.width * CHANNELS);
+        rows().eq(rows().rev())
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -122,6 +129,15 @@ mod tests {
         assert_eq!((info.width, info.height), (3, 2));
         let expected = [0, 0, 0, 10, 11, 12, 13, 14, 15, 0, 0, 0, 20, 21, 22, 23, 24, 25];
         assert_eq!(pixels[..info.buffer_size()], expected);
+    }
+
+    #[test]
+    fn a_tile_out_of_place_is_noticed() {
+        let mut picture = Picture::new(2, 4);
+        picture.lay((0, 0), 2, &[1; 6]);
+        assert!(!picture.is_mirrored());
+        picture.lay((0, 3), 2, &[1; 6]);
+        assert!(picture.is_mirrored());
     }
 
     #[test]

@@ -97,9 +97,9 @@ impl<'w> Demo<'w> {
         self.workspace.output().join("demo")
     }
 
-    /// A path as it is shown and typed: from the top of the checkout.
+    /// A path as it is shown and typed.
     fn relative<'p>(&self, path: &'p Path) -> &'p Path {
-        path.strip_prefix(self.workspace.root()).unwrap_or(path)
+        self.workspace.relative(path)
     }
 
     /// Runs `farm submit MODULE --function FUNCTION …` and returns the results: one JSON array, in order.

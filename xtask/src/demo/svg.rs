@@ -8,13 +8,13 @@ use super::terminal::thousands;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 580.0;
-const LEFT: f64 = 96.0;
+const LEFT: f64 = 116.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 72.0;
 
 /// Points of the fitted curve in one bin.
-const SMOOTHNESS: usize = 4;
+const SMOOTHNESS: usize = 10;
 
 /// Words around the data.
 #[derive(Clone, Copy, Debug)]

@@ -28,7 +28,7 @@ pub(crate) fn show(demo: &Demo<'_>) -> Result<()> {
     let histogram = histogram(demo, &folder)?;
     let fit = fit(&histogram).context("the histogram has no peak")?;
     draw(demo, &histogram, &fit)?;
-    ensure!((fit.peak.mass - Z_MASS).abs() < 0.1, "the peak is not that of the Z");
+    ensure!((fit.peak.mass - Z_MASS).abs() < 0.02, "the peak is not that of the Z");
     Ok(())
 }
 
@@ -50,16 +50,21 @@ fn histogram(demo: &Demo<'_>, folder: &std::path::Path) -> Result<Histogram> {
         .collect();
     let job = Job::arguments(demo, "zmumu", "histogram", &arguments.into())?.input("events", folder.to_path_buf());
     let results: Vec<Value> = serde_json::from_slice(&demo.submit(&job)?).context("the results are not an array")?;
+    let rows: u64 = results.iter().filter_map(|part| part["rows"].as_u64()).sum();
+    ensure!(rows == FILES * EVENTS_PER_FILE, "{rows} events were read");
     let parts = results.iter().map(Histogram::from_json).collect::<Result<Vec<_>>>()?;
     Histogram::sum(parts)
 }
 
 fn draw(demo: &Demo<'_>, histogram: &Histogram, fit: &Fit) -> Result<()> {
-    println!("{}", terminal::histogram(histogram, "GeV"));
-    let mass = format!("M(Z) = {:.3} ± {:.3} GeV", fit.peak.mass, fit.mass_error);
+    for line in terminal::histogram(histogram, "GeV").lines() {
+        println!("   {line}");
+    }
+    println!();
     let notes = [
         format!("{} pairs in {} events", thousands(histogram.total()), thousands(FILES * EVENTS_PER_FILE)),
-        format!("{mass} (made with {Z_MASS})"),
+        format!("M(Z) = {:.3} ± {:.3} GeV", fit.peak.mass, fit.mass_error),
+        format!("made with {Z_MASS} GeV"),
         format!("resolution {:.2} GeV", fit.peak.resolution),
         format!("χ²/ndf = {:.1}/{}", fit.chi_square, fit.freedom),
     ];
