@@ -139,7 +139,8 @@ impl LocalFarm {
         let mut parts = Vec::new();
         for number in 0..workers.workers {
             let log = folder.path().join(format!("worker-{number}.log"));
-            let command = worker_command(exe, &worker_ticket, number, workers.slots);
+            let mut command = worker_command(exe, &worker_ticket, number, workers.slots);
+            command.arg("--end-with-stdin");
             parts.push(Part::spawn("worker", command, log)?);
         }
         Ok(Self { admin, scheduler, workers: parts, folder })
@@ -215,7 +216,7 @@ impl Part {
 
 fn worker_command(exe: &Path, ticket: &Ticket, number: u32, slots: u32) -> Command {
     let mut command = Command::new(exe);
-    command.args(["worker", "--end-with-stdin", "--name", &format!("local-{number}"), "--slots", &slots.to_string()]);
+    command.args(["worker", "--name", &format!("local-{number}"), "--slots", &slots.to_string()]);
     // Not on the command line, where every user of the machine could read it.
     command.env("FARM_TICKET", ticket.to_string());
     command

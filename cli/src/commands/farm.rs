@@ -29,7 +29,12 @@ pub(crate) async fn up(args: UpArgs, output: Output) -> Result<u8, Report> {
     let farm = StandingFarm::start(&exe()?, &home, args.listen, size).await?;
     let ticket = farm.ticket()?;
     let client = Client::connect(&ticket, Some(&home.identities())).await?;
-    await_workers(&client, size).await?;
+    if let Err(report) = await_workers(&client, size).await {
+        // Nothing is left behind that does not work.
+        client.shutdown().await?;
+        farm.await_end(&home).await?;
+        return Err(report);
+    }
     client.close().await;
     let address = format!("{}:{}", ticket.host, ticket.port);
     match output {
@@ -56,7 +61,7 @@ async fn await_workers(client: &Client, size: Workers) -> Result<(), Report> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Err(Report::internal("the workers did not connect within 10 s")
-        .hint("`farm down` ends what was started; the logs are beside farm.json"))
+        .hint("their logs are worker-*.log in the folder `local` of FARM_HOME"))
 }
 
 pub(crate) async fn down(output: Output) -> Result<u8, Report> {

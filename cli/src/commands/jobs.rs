@@ -43,7 +43,7 @@ pub(crate) async fn results(
     let mut delivery = Delivery::new(&results, status.result, output, status.counts.total())?;
     let mut watch = client.watch(job, 0, wait).await?;
     let status = tokio::select! {
-        status = follow(&mut watch, &mut delivery) => status?,
+        status = follow(&client, &mut watch, &mut delivery) => status?,
         () = interrupted() => {
             // The job is not this command's: it goes on.
             delivery.bar.clear();

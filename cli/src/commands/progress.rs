@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use farm_proto::job::Counts;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How a job is doing, for whoever watches the terminal.
@@ -37,11 +36,9 @@ impl Bar {
         }
     }
 
-    /// Where the job is, as its scheduler says.
-    pub(super) fn waits(&self, counts: &Counts, workers: Option<usize>) {
-        if counts.leased == 0 && counts.waiting > 0 && workers == Some(0) {
-            self.bar.set_message(" · no worker is connected");
-        }
+    /// Prints a line above the bar.
+    pub(super) fn line(&self, text: &str) {
+        self.bar.suspend(|| super::tell(text));
     }
 
     /// Takes the bar away.

@@ -38,7 +38,7 @@ pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Repor
     }
     let mut delivery = Delivery::new(&args.results, job.spec.module.result, output, job.arguments.count())?;
     tokio::select! {
-        status = follow(&mut watch, &mut delivery) => finish(&client, delivery, &status?).await,
+        status = follow(&client, &mut watch, &mut delivery) => finish(&client, delivery, &status?).await,
         () = interrupted() => interrupt(&client, &watch, &delivery).await,
     }
 }
@@ -88,7 +88,7 @@ async fn run_on(
     let client = Client::connect(ticket, None).await?;
     let mut watch = start(&client, job, true).await?;
     let mut delivery = Delivery::new(&args.results, job.spec.module.result, output, job.arguments.count())?;
-    let status = follow(&mut watch, &mut delivery).await?;
+    let status = follow(&client, &mut watch, &mut delivery).await?;
     finish(&client, delivery, &status).await
 }
 

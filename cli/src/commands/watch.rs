@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use farm_client::client::{Update, Watch};
+use farm_client::client::{Client, Update, Watch};
 use farm_client::exit_codes;
 use farm_client::results::{FailureGroups, Format, ResultWriter};
 use farm_proto::columns::Columns;
@@ -180,16 +181,28 @@ fn conclude(status: &JobStatus, failures: &FailureGroups, output: Output) -> u8 
     code
 }
 
+/// How long a job may give no sign of life before its user is told what it waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Follows a job to its end.
-pub(super) async fn follow(watch: &mut Watch, delivery: &mut Delivery) -> Result<JobStatus, Report> {
+pub(super) async fn follow(client: &Client, watch: &mut Watch, delivery: &mut Delivery) -> Result<JobStatus, Report> {
     let mut last = None;
-    while let Some(update) = watch.next().await? {
-        match update {
-            Update::Results { batch, results, .. } => delivery.batch(batch, results)?,
-            Update::Status(status) => {
-                delivery.bar.waits(&status.counts, None);
-                last = Some(status);
+    let mut is_explained = false;
+    loop {
+        let update = match tokio::time::timeout(PATIENCE, watch.next()).await {
+            Ok(update) => update?,
+            Err(_) => {
+                if !is_explained && client.farm().await?.workers.is_empty() {
+                    is_explained = true;
+                    delivery.bar.line("no worker is connected: the job waits for one; Ctrl-C gives up");
+                }
+                continue;
             }
+        };
+        match update {
+            Some(Update::Results { batch, results, .. }) => delivery.batch(batch, results)?,
+            Some(Update::Status(status)) => last = Some(status),
+            None => break,
         }
     }
     last.ok_or_else(|| Report::internal("the farm did not say how the job ended"))
