@@ -19,7 +19,7 @@ use talc::source::Source;
 const PAGE: usize = 64 << 10;
 
 /// The size of the arena. A task that stays within it never grows its memory.
-const ARENA: usize = 256 << 10;
+const ARENA: usize = 512 << 10;
 
 /// No step is larger than this unless one allocation is: a memory limit should not be hit by what is not used.
 const LARGEST_STEP: usize = 4 << 20;

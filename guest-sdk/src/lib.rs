@@ -78,7 +78,7 @@ mod bindings;
 
 pub mod testing;
 
-#[doc = include_str!("../macros/function.md")]
+#[doc = include_str!("function.md")]
 pub use farm_macros::function;
 pub use host::{Level, Task, log, progress, task};
 pub use rng::{Rng, rng};

@@ -1,6 +1,7 @@
 //! Functions as a module's author writes them, called as a farm calls them.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "helpers of tests are tests, too")]
 
 extern crate farm_sdk as farm;
 

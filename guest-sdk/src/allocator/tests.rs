@@ -220,7 +220,7 @@ fn the_last_page_is_used_before_memory_runs_out() {
 #[test]
 fn an_impossible_size_is_null() {
     let world = World::new(2, usize::MAX);
-    for size in [isize::MAX as usize, 1 << 40, 6 * PAGE] {
+    for size in [isize::MAX as usize, 1 << 40, ARENA + 2 * PAGE] {
         // SAFETY: not empty.
         assert!(unsafe { world.heap.alloc(bytes(size)) }.is_null());
     }

@@ -44,9 +44,7 @@ fn decays_keep_energy_and_momentum() {
         let pair = event::decay(&mut rng, &z);
         let FourMomentum { e, p } = pair.0.momentum + pair.1.momentum;
         assert!(close(e, z.e, 1e-12));
-        for axis in 0..3 {
-            assert!((p[axis] - z.p[axis]).abs() < 1e-9 * z.e);
-        }
+        assert!(p.iter().zip(z.p).all(|(sum, whole)| (sum - whole).abs() < 1e-9 * z.e));
         assert!(close(pair.mass(), z.mass(), 1e-9));
         assert_eq!(pair.0.charge, -pair.1.charge);
         for muon in [pair.0, pair.1] {
