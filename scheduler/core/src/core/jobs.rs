@@ -111,6 +111,7 @@ impl Core {
     /// Says that a job whose end is stored is over.
     pub(super) fn close_job(&mut self, id: JobId) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        // Closing is deferred only where this phase begins, and no phase follows it.
         let Phase::Ending(state) = job.phase else {
             unreachable!("job {id} is closed in phase {:?}", job.phase);
         };

@@ -46,8 +46,8 @@ impl Core {
     /// A worker does not tell when it starts a task. Its slots take the tasks in the order in which they were sent, so
     /// of those without an answer, the first ones, as many as it has slots, may have been running: their crashes are
     /// counted. The others were at most finished without the answer having got through, and bear no blame; but they are
-    /// remembered as lost, and [leased in smaller portions](Self::careful) the next time, so that a task which takes
-    /// whole workers down is found after a few of them.
+    /// remembered as lost, and leased in smaller portions the next time, so that a task which takes whole workers down
+    /// is found after a few of them.
     pub(super) fn worker_left(&mut self, id: WorkerId, how: Departure) -> Result<(), Refused> {
         if !self.workers.contains_key(&id) {
             return Err(Refused::NoSuchWorker(id));
