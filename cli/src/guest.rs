@@ -10,11 +10,6 @@ use serde::Deserialize;
 /// Where the SDK of this very build lies, if it was built from a checkout that is still there.
 const SDK_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-sdk");
 
-/// A small stack at the bottom of memory and a fixed table of pages: what a fresh instance costs depends on how many
-/// pages it touches, and a stack that overflows there traps instead of running into data. 256 KiB is plenty for most
-/// functions; a crate may say `stack-size` in `[package.metadata.farm]`.
-const STACK_SIZE: u64 = 256 << 10;
-
 /// The two targets of a function crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 pub enum Target {
@@ -119,7 +114,6 @@ pub struct Plan {
     pub target: Target,
     /// Why that target, for people.
     pub reason: String,
-    stack_size: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,8 +145,6 @@ struct PackageMetadata {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct FarmMetadata {
     target: Option<Target>,
-    /// In bytes.
-    stack_size: Option<u64>,
 }
 
 /// Decides how to build the crate in `folder`: for `asked`, for what its Cargo.toml says, or for what its sources use.
@@ -188,14 +180,7 @@ pub fn plan(folder: &Path, asked: Option<Target>) -> Result<Plan, GuestError> {
             None => (Target::Pure, "because it uses nothing of WASI".to_owned()),
         },
     };
-    Ok(Plan {
-        package: package.name,
-        manifest,
-        target_folder: metadata.target_directory,
-        target,
-        reason,
-        stack_size: farm.and_then(|farm| farm.stack_size).unwrap_or(STACK_SIZE),
-    })
+    Ok(Plan { package: package.name, manifest, target_folder: metadata.target_directory, target, reason })
 }
 
 /// What gives away that a function wants WASI. Only a hint, and so only a default.
@@ -247,12 +232,9 @@ pub fn build(plan: &Plan) -> Result<PathBuf, GuestError> {
     let status = cargo()
         .args(["build", "--release", "--lib", "--target", triple, "--manifest-path"])
         .arg(&plan.manifest)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(plan))
         // What a function is built with does not depend on the profile of a workspace that it happens to be in.
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
-        .env("CARGO_PROFILE_RELEASE_LTO", "true")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
         .status()
         .map_err(GuestError::Cargo)?;
@@ -265,13 +247,6 @@ pub fn build(plan: &Plan) -> Result<PathBuf, GuestError> {
     }
     let file = format!("{}.wasm", plan.package.replace('-', "_"));
     Ok(plan.target_folder.join(triple).join("release").join(file))
-}
-
-fn rustflags(plan: &Plan) -> String {
-    let flags = [format!("-Clink-arg=-zstack-size={}", plan.stack_size), "-Clink-arg=--stack-first".to_owned()];
-    let inherited = std::env::var("RUSTFLAGS").unwrap_or_default();
-    let inherited = inherited.split_whitespace().map(str::to_owned);
-    inherited.chain(flags).collect::<Vec<_>>().join("\u{1f}")
 }
 
 /// Whether rustc has the target's standard library.

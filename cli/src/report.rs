@@ -195,8 +195,8 @@ impl From<ClientError> for Report {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Link(error) => error.into(),
-            ClientError::Refused(RequestError::NoSuchJob(_)) => {
-                Self::from_error(exit_codes::NOT_FOUND, &error).hint("`farm jobs` lists them")
+            ClientError::Refused(refused @ RequestError::NoSuchJob(_)) => {
+                Self::from_error(exit_codes::NOT_FOUND, &refused).hint("`farm jobs` lists them")
             }
             ClientError::Refused(RequestError::ShuttingDown) => Self::from_error(exit_codes::UNREACHABLE, &error),
             ClientError::Refused(_) => Self::from_error(exit_codes::REFUSED, &error),

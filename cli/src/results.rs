@@ -209,7 +209,7 @@ pub struct FailureGroups {
 #[derive(Debug, Default)]
 struct Group {
     count: u64,
-    /// The first few, ascending as they came.
+    /// The first few that came.
     indices: Vec<u64>,
     first: Option<(Failure, String)>,
 }
@@ -254,7 +254,9 @@ impl FailureGroups {
         groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
         let mut text = String::new();
         for ((kind, message), group) in groups.iter().take(GROUPS) {
-            let indices: Vec<_> = group.indices.iter().map(u64::to_string).collect();
+            let mut indices = group.indices.clone();
+            indices.sort_unstable();
+            let indices: Vec<_> = indices.iter().map(u64::to_string).collect();
             let more = group.count - group.indices.len() as u64;
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let tasks = if group.count == 1 { "task" } else { "tasks" };
