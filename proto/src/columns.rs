@@ -22,11 +22,7 @@ pub struct Columns {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnsError {
     #[error("columns of {count} items need at least {needed} bytes, there are {found}")]
-    TooShort {
-        count: u64,
-        needed: u64,
-        found: usize,
-    },
+    TooShort { count: u64, needed: u64, found: usize },
     #[error("the columns' ends do not ascend, or do not end where the bytes do")]
     BadEnds,
 }
@@ -40,18 +36,10 @@ impl Columns {
     pub fn decode(count: u64, mut encoded: Bytes) -> Result<Self, ColumnsError> {
         let needed = count.saturating_mul(4);
         if needed > encoded.len() as u64 {
-            return Err(ColumnsError::TooShort {
-                count,
-                needed,
-                found: encoded.len(),
-            });
+            return Err(ColumnsError::TooShort { count, needed, found: encoded.len() });
         }
         let bytes = encoded.split_off(needed as usize);
-        let columns = Self {
-            ends: encoded,
-            bytes,
-            base: 0,
-        };
+        let columns = Self { ends: encoded, bytes, base: 0 };
         let mut last = 0;
         for index in 0..columns.len() {
             let end = columns.end(index);
@@ -104,11 +92,7 @@ impl Columns {
     }
 
     fn start(&self, index: usize) -> u32 {
-        if index == 0 {
-            self.base
-        } else {
-            self.end(index - 1)
-        }
+        if index == 0 { self.base } else { self.end(index - 1) }
     }
 
     /// Item `index`, without copying it.
@@ -117,8 +101,7 @@ impl Columns {
     ///
     /// If there is no such item.
     pub fn get(&self, index: usize) -> &[u8] {
-        let range =
-            (self.start(index) - self.base) as usize..(self.end(index) - self.base) as usize;
+        let range = (self.start(index) - self.base) as usize..(self.end(index) - self.base) as usize;
         &self.bytes[range]
     }
 
@@ -129,17 +112,11 @@ impl Columns {
     /// If there are fewer items, or `from > to`.
     pub fn slice(&self, from: usize, to: usize) -> Self {
         assert!(from <= to, "columns sliced backwards: {from}..{to}");
-        let base = if from == self.len() {
-            self.base + self.bytes.len() as u32
-        } else {
-            self.start(from)
-        };
+        let base = if from == self.len() { self.base + self.bytes.len() as u32 } else { self.start(from) };
         let end = if to == from { base } else { self.end(to - 1) };
         Self {
             ends: self.ends.slice(from * 4..to * 4),
-            bytes: self
-                .bytes
-                .slice((base - self.base) as usize..(end - self.base) as usize),
+            bytes: self.bytes.slice((base - self.base) as usize..(end - self.base) as usize),
             base,
         }
     }
@@ -182,8 +159,7 @@ impl ColumnsBuilder {
     ///
     /// If the items together exceed 4 GiB.
     pub fn end_item(&mut self) {
-        let end = u32::try_from(self.bytes.len())
-            .unwrap_or_else(|_| panic!("columns of more than 4 GiB"));
+        let end = u32::try_from(self.bytes.len()).unwrap_or_else(|_| panic!("columns of more than 4 GiB"));
         self.ends.extend_from_slice(&end.to_le_bytes());
     }
 
@@ -224,18 +200,13 @@ mod tests {
     fn items_come_back_as_they_went() {
         let made = columns(&[b"one", b"", b"three"]);
         let read = Columns::decode(3, made.encode()).expect("columns just made");
-        assert_eq!(
-            read.iter().collect::<Vec<_>>(),
-            [b"one" as &[u8], b"", b"three"]
-        );
+        assert_eq!(read.iter().collect::<Vec<_>>(), [b"one" as &[u8], b"", b"three"]);
         assert_eq!(read, made);
     }
 
     #[test]
     fn a_slice_of_a_slice_is_encoded_from_zero() {
-        let made = columns(&[b"a", b"bb", b"ccc", b"dddd"])
-            .slice(1, 4)
-            .slice(1, 3);
+        let made = columns(&[b"a", b"bb", b"ccc", b"dddd"]).slice(1, 4).slice(1, 3);
         assert_eq!(made.iter().collect::<Vec<_>>(), [b"ccc" as &[u8], b"dddd"]);
         let read = Columns::decode(2, made.encode()).expect("columns just made");
         assert_eq!(read.iter().collect::<Vec<_>>(), [b"ccc" as &[u8], b"dddd"]);
@@ -246,10 +217,7 @@ mod tests {
     #[test]
     fn rubbish_is_refused() {
         let short = Columns::decode(9, Bytes::from_static(b"123"));
-        assert!(
-            matches!(short, Err(ColumnsError::TooShort { .. })),
-            "{short:?}"
-        );
+        assert!(matches!(short, Err(ColumnsError::TooShort { .. })), "{short:?}");
         let descending = [2u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
         let bytes = [descending, b"x".to_vec()].concat();
         assert_eq!(Columns::decode(2, bytes.into()), Err(ColumnsError::BadEnds));

@@ -52,10 +52,7 @@ impl Header {
     /// A length is over its limit.
     pub fn decode(bytes: [u8; HEADER_LEN]) -> Result<Self, FrameError> {
         let [a, b, c, d, e, f, g, h] = bytes;
-        let header = Self {
-            message: u32::from_le_bytes([a, b, c, d]),
-            payload: u32::from_le_bytes([e, f, g, h]),
-        };
+        let header = Self { message: u32::from_le_bytes([a, b, c, d]), payload: u32::from_le_bytes([e, f, g, h]) };
         header.check()?;
         Ok(header)
     }
@@ -111,34 +108,15 @@ mod tests {
     fn a_frame_is_read_back() {
         let frame = encode(&Request::Jobs, 3).expect("a small message");
         let (header, message) = frame.split_at(HEADER_LEN);
-        let header =
-            Header::decode(header.try_into().expect("eight bytes")).expect("small lengths");
-        assert_eq!(
-            header,
-            Header {
-                message: message.len() as u32,
-                payload: 3
-            }
-        );
-        assert_eq!(
-            decode::<Request>(message).expect("just made"),
-            Request::Jobs
-        );
+        let header = Header::decode(header.try_into().expect("eight bytes")).expect("small lengths");
+        assert_eq!(header, Header { message: message.len() as u32, payload: 3 });
+        assert_eq!(decode::<Request>(message).expect("just made"), Request::Jobs);
     }
 
     #[test]
     fn claims_beyond_the_limits_are_refused() {
-        assert!(matches!(
-            Header::decode([0xff; 8]),
-            Err(FrameError::MessageTooLong(_))
-        ));
-        assert!(matches!(
-            Header::decode([1, 0, 0, 0, 255, 255, 255, 255]),
-            Err(FrameError::PayloadTooLong(_))
-        ));
-        assert!(matches!(
-            decode::<Request>(&[255, 255]),
-            Err(FrameError::Malformed(_))
-        ));
+        assert!(matches!(Header::decode([0xff; 8]), Err(FrameError::MessageTooLong(_))));
+        assert!(matches!(Header::decode([1, 0, 0, 0, 255, 255, 255, 255]), Err(FrameError::PayloadTooLong(_))));
+        assert!(matches!(decode::<Request>(&[255, 255]), Err(FrameError::Malformed(_))));
     }
 }

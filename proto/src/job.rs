@@ -137,13 +137,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory: 1 << 30,
-            timeout_ms: None,
-            fuel: None,
-            result: 64 << 20,
-            output: 64 << 10,
-        }
+        Self { memory: 1 << 30, timeout_ms: None, fuel: None, result: 64 << 20, output: 64 << 10 }
     }
 }
 
@@ -158,10 +152,7 @@ pub struct CommandOptions {
 
 impl Default for CommandOptions {
     fn default() -> Self {
-        Self {
-            stdout: StdoutMode::Text,
-            ok_exit: vec![0],
-        }
+        Self { stdout: StdoutMode::Text, ok_exit: vec![0] }
     }
 }
 

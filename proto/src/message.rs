@@ -45,11 +45,7 @@ pub enum Request {
     /// Answered by [`Response::Farm`].
     Farm,
     /// Makes a ticket. Admins only. Answered by [`Response::Ticket`].
-    Ticket {
-        role: Role,
-        name: String,
-        valid_s: u64,
-    },
+    Ticket { role: Role, name: String, valid_s: u64 },
     /// Ends the scheduler, and with it its workers. Admins only. Answered by [`Response::Stopping`].
     Shutdown,
 }
@@ -168,12 +164,7 @@ pub enum WorkerControl {
     /// The module of a job cannot be run here: the job fails.
     JobFailed { job: JobId, failure: Failure },
     /// A task said how far it is.
-    Progress {
-        job: JobId,
-        task: u64,
-        done: u64,
-        total: u64,
-    },
+    Progress { job: JobId, task: u64, done: u64, total: u64 },
     /// The worker takes no new leases and leaves when it holds none.
     Draining,
 }
@@ -223,17 +214,9 @@ pub enum WorkerWork {
     /// Outcomes. Payload: the columns of their results.
     Results { lease: LeaseId, batch: Batch },
     /// The slot that ran the task died with it, through no limit of the job.
-    Lost {
-        lease: LeaseId,
-        task: u64,
-        message: String,
-    },
+    Lost { lease: LeaseId, task: u64, message: String },
     /// Tasks of a lease that were not started and will not be.
-    Returned {
-        lease: LeaseId,
-        first: u64,
-        count: u32,
-    },
+    Returned { lease: LeaseId, first: u64, count: u32 },
 }
 
 /// What a peer without a certificate sends on its only stream, under [`crate::ALPN_ENROL`].

@@ -78,11 +78,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without a backtrace.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            backtrace: Vec::new(),
-        }
+        Self { kind, message: message.into(), backtrace: Vec::new() }
     }
 }
 

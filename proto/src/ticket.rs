@@ -85,13 +85,7 @@ pub enum TicketError {
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            host,
-            port,
-            role,
-            ca,
-            secret,
-        } = self;
+        let Self { host, port, role, ca, secret } = self;
         if host.contains(':') {
             write!(f, "farm://[{host}]:{port}/{role}?ca={ca}&secret={secret}")
         } else {
@@ -102,9 +96,7 @@ impl fmt::Display for Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            host, port, role, ..
-        } = self;
+        let Self { host, port, role, .. } = self;
         write!(f, "Ticket(farm://{host}:{port}/{role}?…)")
     }
 }
@@ -113,17 +105,11 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text
-            .trim()
-            .strip_prefix("farm://")
-            .ok_or(TicketError::Scheme)?;
+        let rest = text.trim().strip_prefix("farm://").ok_or(TicketError::Scheme)?;
         let (address, rest) = rest.split_once('/').ok_or(TicketError::Address)?;
         let (host, port) = address.rsplit_once(':').ok_or(TicketError::Address)?;
         let port = port.parse().map_err(|_| TicketError::Address)?;
-        let host = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() {
             return Err(TicketError::Address);
         }
@@ -173,14 +159,8 @@ mod tests {
         let cut = text.split("&secret").next().expect("the part in front");
         assert_eq!(cut.parse::<Ticket>(), Err(TicketError::Lacks("secret")));
         assert_eq!("http://x".parse::<Ticket>(), Err(TicketError::Scheme));
-        assert_eq!(
-            "farm://x/admin".parse::<Ticket>(),
-            Err(TicketError::Address)
-        );
-        assert_eq!(
-            text.replace("/worker", "/boss").parse::<Ticket>(),
-            Err(TicketError::Role("boss".into()))
-        );
+        assert_eq!("farm://x/admin".parse::<Ticket>(), Err(TicketError::Address));
+        assert_eq!(text.replace("/worker", "/boss").parse::<Ticket>(), Err(TicketError::Role("boss".into())));
         assert!(!format!("{:?}", ticket("h")).contains("s3cret"));
     }
 }
