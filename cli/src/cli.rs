@@ -158,7 +158,7 @@ pub(crate) struct ArgsArgs {
     #[arg(long, value_name = "FILE|-|JSON", conflicts_with = "range")]
     args: Option<String>,
     /// The arguments are JSON values one behind the other, as in `.ndjson` files.
-    #[arg(long, requires = "args")]
+    #[arg(long, requires = "args", conflicts_with = "range")]
     ndjson: bool,
     /// The integers from A up to but not including B, one task each.
     #[arg(long, value_name = "A..B", allow_hyphen_values = true)]

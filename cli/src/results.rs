@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use farm_proto::columns::Columns;
 use farm_proto::job::ResultEncoding;
 use farm_proto::message::Batch;
-use farm_proto::outcome::{Captured, Failure};
+use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame};
 use serde::Serialize;
 
 /// How results are written.
@@ -202,14 +202,14 @@ pub fn write_value(
 /// Failures of a job by what went wrong, for people.
 #[derive(Debug, Default)]
 pub struct FailureGroups {
-    groups: BTreeMap<(farm_proto::outcome::FailureKind, String), Group>,
+    groups: BTreeMap<(FailureKind, String), Group>,
     count: u64,
 }
 
 #[derive(Debug, Default)]
 struct Group {
     count: u64,
-    /// The first few that came.
+    /// The lowest few, ascending.
     indices: Vec<u64>,
     first: Option<(Failure, String)>,
 }
@@ -218,6 +218,8 @@ struct Group {
 const GROUPS: usize = 5;
 /// Tasks of a group that are named.
 const INDICES: usize = 5;
+/// Frames of a backtrace that are shown.
+const FRAMES: usize = 8;
 /// Distinct messages that are kept at all.
 const MESSAGES: usize = 1000;
 
@@ -231,8 +233,11 @@ impl FailureGroups {
             }
             let group = self.groups.entry(key).or_default();
             group.count += 1;
-            if group.indices.len() < INDICES {
-                group.indices.push(batch.first + u64::from(*offset));
+            let index = batch.first + u64::from(*offset);
+            let place = group.indices.partition_point(|known| *known < index);
+            if place < INDICES {
+                group.indices.insert(place, index);
+                group.indices.truncate(INDICES);
             }
             if group.first.is_none() {
                 let printed = batch.captured.iter().find(|(of, _)| of == offset);
@@ -254,16 +259,14 @@ impl FailureGroups {
         groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
         let mut text = String::new();
         for ((kind, message), group) in groups.iter().take(GROUPS) {
-            let mut indices = group.indices.clone();
-            indices.sort_unstable();
-            let indices: Vec<_> = indices.iter().map(u64::to_string).collect();
+            let indices: Vec<_> = group.indices.iter().map(u64::to_string).collect();
             let more = group.count - group.indices.len() as u64;
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let tasks = if group.count == 1 { "task" } else { "tasks" };
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {kind}: {message}\n    {tasks} {}{more}", indices.join(", "));
             if let Some((failure, stderr)) = &group.first {
-                for frame in failure.backtrace.iter().take(8) {
+                for frame in telling_frames(failure).iter().take(FRAMES) {
                     let place = match (&frame.file, frame.line) {
                         (Some(file), Some(line)) => format!(" ({file}:{line})"),
                         _ => String::new(),
@@ -283,10 +286,29 @@ impl FailureGroups {
     }
 }
 
+/// The backtrace from where the function's author has to look: without what Rust does between a panic and its end.
+fn telling_frames(failure: &Failure) -> &[GuestFrame] {
+    const MACHINERY: [&str; 10] = [
+        "abort",
+        "__rustc::",
+        "core::option::expect_failed",
+        "core::option::unwrap_failed",
+        "core::panicking::",
+        "core::result::unwrap_failed",
+        "rust_",
+        "std::panicking::",
+        "std::process::abort",
+        "std::sys::",
+    ];
+    let all = failure.backtrace.as_slice();
+    let is_machinery = |frame: &GuestFrame| MACHINERY.iter().any(|start| frame.function.starts_with(start));
+    let start = all.iter().take_while(|frame| failure.kind == FailureKind::Panic && is_machinery(frame)).count();
+    if start == all.len() { all } else { &all[start..] }
+}
+
 #[cfg(test)]
 mod tests {
     use farm_proto::columns::ColumnsBuilder;
-    use farm_proto::outcome::FailureKind;
 
     use super::*;
 
@@ -351,5 +373,29 @@ mod tests {
         let text = groups.describe();
         assert!(text.starts_with("  returned-error: overflow\n    tasks 0, 1, 2, 3, 4 and 4 more\n"), "{text}");
         assert!(text.contains("  returned-error: other\n    task 21\n"), "{text}");
+    }
+
+    #[test]
+    fn the_lowest_indices_are_told_whatever_the_order_of_the_batches() {
+        let mut groups = FailureGroups::default();
+        for first in [30, 10, 0, 20] {
+            groups.add(&batch(first, &["!x", "!x"]).0);
+        }
+        let text = groups.describe();
+        assert!(text.contains("tasks 0, 1, 10, 11, 20 and 3 more\n"), "{text}");
+    }
+
+    #[test]
+    fn the_backtrace_of_a_panic_begins_where_it_was_caused() {
+        let frame = |function: &&str| GuestFrame { function: (*function).to_owned(), file: None, line: None };
+        let told = |kind, functions: &[&str]| {
+            let backtrace = functions.iter().map(frame).collect();
+            let failure = Failure { backtrace, ..Failure::new(kind, "x") };
+            telling_frames(&failure).iter().map(|frame| frame.function.clone()).collect::<Vec<_>>()
+        };
+        let functions = ["abort", "__rustc::rust_panic", "core::panicking::panic_fmt", "mine::f", "std::sys::run"];
+        assert_eq!(told(FailureKind::Panic, &functions), ["mine::f", "std::sys::run"]);
+        assert_eq!(told(FailureKind::Trap, &functions), functions);
+        assert_eq!(told(FailureKind::Panic, &functions[..2]), functions[..2]);
     }
 }

@@ -85,9 +85,18 @@ fn signature(function: &FunctionInfo) -> String {
     }
     for param in &function.params {
         // A simple type says it all in the signature.
-        if let Some(schema) = param.schema.as_ref().filter(|schema| schema.get("properties").is_some()) {
+        if let Some(schema) = param.schema.as_ref().filter(|schema| has_fields(schema)) {
             let _ = writeln!(text, "    {}: {schema}", param.name);
         }
     }
     text
+}
+
+/// Whether a schema speaks, at whatever depth, of objects with fields of their own.
+fn has_fields(schema: &serde_json::Value) -> bool {
+    match schema {
+        serde_json::Value::Object(members) => members.contains_key("properties") || members.values().any(has_fields),
+        serde_json::Value::Array(items) => items.iter().any(has_fields),
+        _ => false,
+    }
 }

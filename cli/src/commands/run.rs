@@ -11,18 +11,19 @@ use farm_client::blobs::InputFile;
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::modules::LoadedModule;
+use farm_client::results::Format;
 use farm_host::artefact::{ArtefactError, Cache, Compiler};
 use farm_host::program::{self, ProgramOptions};
 use farm_host::slot::{Arguments, JobSetup, LocalError, LocalOptions, LocalOutcome, SlotCommand, run_locally};
 use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::JobId;
-use farm_proto::job::{Args, Counts, JobState, JobStatus, ModuleKind, Profile};
+use farm_proto::job::{Args, Counts, JobState, JobStatus, ModuleKind, Profile, StdoutMode};
 use farm_proto::message::Batch;
 
 use super::exe;
 use super::job::{self, Job};
 use super::submit::interrupted;
-use super::watch::Delivery;
+use super::watch::{Delivery, NO_JOB};
 use crate::cli::{Output, RunArgs, block_on};
 use crate::report::Report;
 
@@ -43,6 +44,12 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<u8, Report> {
 }
 
 fn run_program(args: &RunArgs, module: &LoadedModule, home: &Home) -> Result<u8, Report> {
+    if let Some(option) = for_tasks_only(args) {
+        return Err(Report::usage(format!(
+            "{option} is for tasks, and a WASI command without arguments runs as a program"
+        ))
+        .hint("--args '[\"\"]' makes one task of it, with nothing on its stdin"));
+    }
     let (artefact, _prepared) = block_on(compile(module, Profile::Fast, home))?;
     let options = ProgramOptions {
         name: args.module.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
@@ -54,6 +61,27 @@ fn run_program(args: &RunArgs, module: &LoadedModule, home: &Home) -> Result<u8,
         .map_err(|error| Report::new(exit_codes::JOB_FAILED, format!("{}", args.module.display())).because(&error))?;
     // What a shell would make of it: the lowest eight bits.
     Ok(code as u8)
+}
+
+/// The first option that would not mean anything to a program.
+fn for_tasks_only(args: &RunArgs) -> Option<&'static str> {
+    let RunArgs { task, results, .. } = args;
+    let given = [
+        ("--function", task.function.is_some()),
+        ("--timeout", task.timeout.is_some()),
+        ("--memory", task.memory.is_some()),
+        ("--fuel", task.fuel.is_some()),
+        ("--max-result", task.max_result.is_some()),
+        ("--max-output", task.max_output.is_some()),
+        ("--input", !task.input.is_empty()),
+        ("--stdout", task.stdout != StdoutMode::Text),
+        ("--ok-exit", task.ok_exit != [0]),
+        ("--retries", task.retries > 0),
+        ("--max-failures", task.max_failures.is_some()),
+        ("--out", results.out.is_some()),
+        ("--format", results.format != Format::Json),
+    ];
+    given.into_iter().find_map(|(option, is_given)| is_given.then_some(option))
 }
 
 /// The module's artefact, and the file that it was made from, which goes when it is dropped.
@@ -162,7 +190,7 @@ impl Run<'_> {
         let left = self.job.arguments.count() - self.failed - self.succeeded;
         let reason = reason.or_else(|| self.too_many().then(|| format!("more than {} tasks failed", self.failed - 1)));
         JobStatus {
-            job: JobId(0),
+            job: NO_JOB,
             name: None,
             owner: String::new(),
             function: self.job.spec.function.clone(),

@@ -9,6 +9,7 @@ use farm_client::client::{Client, Update, Watch};
 use farm_client::exit_codes;
 use farm_client::results::{FailureGroups, Format, ResultWriter};
 use farm_proto::columns::Columns;
+use farm_proto::ids::JobId;
 use farm_proto::job::{JobState, JobStatus, ResultEncoding};
 use farm_proto::message::Batch;
 use serde::Serialize;
@@ -167,10 +168,10 @@ fn conclude(status: &JobStatus, failures: &FailureGroups, output: Output) -> u8 
     };
     if output == Output::Text {
         match status.state {
-            JobState::Cancelled => tell(&format!("error: job {} was cancelled", status.job)),
+            JobState::Cancelled => tell(&format!("error: {} was cancelled", name(status))),
             JobState::Failed => {
                 let reason = status.reason.as_deref().unwrap_or("no reason was given");
-                tell(&format!("error: job {} failed: {reason}", status.job));
+                tell(&format!("error: {} failed: {reason}", name(status)));
             }
             _ => {}
         }
@@ -180,6 +181,14 @@ fn conclude(status: &JobStatus, failures: &FailureGroups, output: Output) -> u8 
     }
     code
 }
+
+/// What people call the job. That of `farm run` has no number.
+fn name(status: &JobStatus) -> String {
+    if status.job == NO_JOB { "the run".to_owned() } else { format!("job {}", status.job) }
+}
+
+/// Stands for the number of a job that no farm knows. Farms count from 1.
+pub(super) const NO_JOB: JobId = JobId(0);
 
 /// How long a job may give no sign of life before its user is told what it waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
