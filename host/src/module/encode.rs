@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ArgumentError, FunctionInfo};
+use crate::sandbox::check_invocation;
 
 /// Appends to `out` what a task gets for one element of the arguments.
 ///
@@ -21,7 +22,8 @@ use super::{ArgumentError, FunctionInfo};
 ///
 /// # Errors
 ///
-/// The base64 of a raw function's argument is broken, or an object has other names than a core function's parameters.
+/// The base64 of a raw function's argument is broken, an object has other names than a core function's parameters, or
+/// does not say how to start a program.
 /// `out` is unchanged then.
 pub fn encode_argument(
     kind: ModuleKind,
@@ -48,6 +50,9 @@ pub fn encode_argument(
             }
             _ => {}
         }
+    }
+    if kind == ModuleKind::Command {
+        check_invocation(element)?;
     }
     if kind == ModuleKind::Core && function.params.len() > 1 && element.first() == Some(&b'{') {
         return by_position(function, element, out);

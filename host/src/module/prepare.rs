@@ -68,13 +68,25 @@ fn to_binary(bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     if begins_like_text(&bytes) {
         return match wat::parse_bytes(&bytes) {
             Ok(binary) => Ok(binary.into_owned()),
-            Err(error) => Err(ModuleError::Text { message: error.to_string() }),
+            Err(error) => Err(ModuleError::Text { message: in_one_line(&error.to_string()) }),
         };
     }
     if b"\0asm".starts_with(&bytes[..bytes.len().min(4)]) {
         return Err(ModuleError::Truncated { offset: bytes.len() as u64 });
     }
     Err(ModuleError::NotWasm { found: name_contents(&bytes) })
+}
+
+/// What is wrong with a text, and where, without the picture that the parser draws of it.
+fn in_one_line(picture: &str) -> String {
+    let mut lines = picture.lines();
+    let message = lines.next().unwrap_or_default();
+    // `     --> <anon>:1:14`
+    let place = lines.find_map(|line| line.trim_start().strip_prefix("--> <anon>:")?.split_once(':'));
+    match place {
+        Some((line, column)) => format!("{message} at line {line}, column {column}"),
+        None => message.to_owned(),
+    }
 }
 
 /// Whether the first thing that is neither white space nor a comment is an opening parenthesis.

@@ -126,6 +126,11 @@ pub(super) fn invocation(argument: &[u8]) -> Result<Invocation, Failure> {
     }
 }
 
+/// Whether a program can be started with that element: the client asks before it sends it.
+pub(crate) fn check_invocation(argument: &[u8]) -> Result<(), ArgumentError> {
+    fields(argument).map_or(Ok(()), |fields| of_fields(&fields).map(drop))
+}
+
 /// The members of an object, in their order.
 type Fields<'a> = Vec<(String, &'a RawValue)>;
 

@@ -49,6 +49,7 @@ mod wasi;
 pub use bench::instances_per_second;
 pub use engine::{Layout, ParseLayoutError, compatibility};
 
+pub(crate) use command::check_invocation;
 pub(crate) use engine::compiler;
 pub(crate) use failure::bytes as size_in_words;
 pub(crate) use wasi::enter_runtime;

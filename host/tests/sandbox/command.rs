@@ -1,6 +1,7 @@
 //! WASI programs.
 
-use farm_proto::job::{Profile, StdoutMode};
+use farm_host::module::encode_argument;
+use farm_proto::job::{ModuleKind, Profile, StdoutMode};
 use farm_proto::outcome::FailureKind;
 
 use crate::support::{Guest, printer};
@@ -55,7 +56,14 @@ fn of_other_json_it_reads_the_text() {
 fn arguments_come_after_the_name() {
     let guest = Guest::new(prints_list("args"));
     assert_eq!(guest.value(r#"{"args": ["-n", 5]}"#), "main.wasm\0-n\x005\0");
-    assert!(guest.fails(r#"{"args": 5}"#, FailureKind::BadArguments).starts_with("$.args: expected"));
+    // Found before it is sent, and by the sandbox as well.
+    let mut sandbox = guest.open().unwrap();
+    let argument = br#"{"args": 5}"#;
+    let refused = encode_argument(ModuleKind::Command, &guest.info.functions[0], argument, &mut Vec::new());
+    assert_eq!(refused.unwrap_err().path, "$.args");
+    let failure = crate::support::call(&mut sandbox, argument).1.failure.unwrap();
+    assert_eq!(failure.kind, FailureKind::BadArguments);
+    assert!(failure.message.starts_with("$.args: expected"), "{failure}");
 }
 
 #[test]
