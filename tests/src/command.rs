@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Finished, PATIENCE, Running};
 
@@ -103,9 +103,10 @@ impl Command {
     ///
     /// If it cannot be started.
     pub fn start(mut self) -> Running {
+        let since = Instant::now();
         let child = self.spawn();
         let given = (!self.keeps_stdin).then_some(self.stdin);
-        Running::new(child, given, self.patience)
+        Running::new(child, given, since, self.patience)
     }
 
     /// Runs it to its end.

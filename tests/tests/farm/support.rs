@@ -48,7 +48,11 @@ impl Farm {
 
     /// Waits until the job's counts say so.
     pub(crate) fn wait_until(&self, job: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        wait_for(&format!("job {job} {what}"), || Some(self.job(job)).filter(|status| is_so(status)))
+        wait_for(&format!("job {job} {what}"), || {
+            // It may not be there yet.
+            let shown = self.farm(&["job", "show", job, "--output", "json"]).run();
+            (shown.code() == Some(0)).then(|| shown.json()).filter(|status| is_so(status))
+        })
     }
 }
 

@@ -71,7 +71,11 @@ fn a_user_cannot_work() {
     let farm = Farm::new(0);
     let user = ticket(&farm, "user", "ada");
     let world = World::new();
-    let worker = world.farm(["worker", "--slots", "1"]).with_env("FARM_TICKET", &user);
+    let worker = world.farm(["worker", "--slots", "1"]).with_env("FARM_TICKET", &user).fails(2);
+    worker.explains(&["a ticket for a user, not for a worker"]).hints(&["worker.ticket"]);
+    // Nor does it help to write another role into the ticket.
+    let promoted = user.replace("/user?", "/worker?");
+    let worker = world.farm(["worker", "--slots", "1"]).with_env("FARM_TICKET", &promoted);
     takes_less_than(20, || worker.fails(6)).says(&["error: "]);
     world.leaves_nothing();
 }
