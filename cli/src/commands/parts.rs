@@ -113,7 +113,10 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
     let options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
     tokio::select! {
         result = agent::run(&ticket, options) => result?,
-        () = owner_gone => {}
+        () = owner_gone => {
+            // What the dropped agent leaves undone, its slots' ends and its goodbye to the scheduler, takes a moment.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
     Ok(exit_codes::OK)
 }
