@@ -15,6 +15,7 @@ use farm_client::modules::LoadError;
 use farm_host::agent::AgentError;
 use farm_host::module::ModuleError;
 use farm_link::LinkError;
+use farm_proto::close;
 use farm_proto::message::RequestError;
 use farm_proto::ticket::TicketError;
 use farm_scheduler::SchedulerError;
@@ -210,6 +211,7 @@ impl From<LinkError> for Report {
     fn from(error: LinkError) -> Self {
         let code = match error {
             LinkError::Refused { .. } | LinkError::WrongFarm { .. } => exit_codes::REFUSED,
+            LinkError::Lost(ref lost) if is_refusal(lost) => exit_codes::REFUSED,
             LinkError::Resolve { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Connect { .. }
@@ -225,10 +227,19 @@ impl From<LinkError> for Report {
             LinkError::Unreachable { .. } | LinkError::Resolve { .. } => {
                 report.hint("is the scheduler up, and may UDP packets reach it? `farm up` starts one here")
             }
+            LinkError::Lost(lost) if is_refusal(&lost) => {
+                report.hint("ask whoever runs the farm for a ticket of that role")
+            }
             LinkError::Lost(_) | LinkError::CutOff => report.hint("the scheduler may have ended"),
             _ => report,
         }
     }
+}
+
+/// Whether the farm closed the connection because of who this is, which the certificate says.
+fn is_refusal(lost: &quinn::ConnectionError) -> bool {
+    let reasons = [close::FORBIDDEN, close::BAD_TICKET].map(u64::from);
+    matches!(lost, quinn::ConnectionError::ApplicationClosed(closed) if reasons.contains(&closed.error_code.into_inner()))
 }
 
 impl From<SchedulerError> for Report {
