@@ -1,5 +1,6 @@
 //! What is stopped makes room at once.
 
+use farm_tests::World;
 use serde_json::json;
 
 use crate::support::{Farm, module, takes_less_than};
@@ -9,10 +10,7 @@ use crate::wat;
 fn held(text: &str, argument: &str) -> (Farm, String) {
     let farm = Farm::new(1);
     let m = module(&farm.world, text);
-    let job = farm.detach(&[m, "--args", argument]);
-    farm.wait_until(&job, "runs", |status| status["counts"]["leased"] != 0);
-    // Long enough for the slot to be in the midst of it.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let job = farm.occupy(&[m, "--args", argument]);
     (farm, job)
 }
 
@@ -49,6 +47,22 @@ fn a_cancelled_fill_of_memory_makes_room() {
 #[test]
 fn a_cancelled_sleeper_makes_room() {
     makes_room(wat::SLEEP, r#"["", ""]"#);
+}
+
+#[test]
+fn ctrl_c_ends_a_run_and_its_task() {
+    let world = World::new();
+    let m = module(&world, wat::SPIN);
+    let mut running = world.farm(["run", m, "--args", "[3, 0]", "--format", "ndjson"]).start();
+    running.until_it_prints("9");
+    running.signal(rustix::process::Signal::INT);
+    takes_less_than(10, || running.wait()).with_code(130).says(&[]);
+    world.leaves_nothing();
+    let running = world.farm(["run", m, "--args", "[0]"]).start();
+    farm_tests::wait_for("the slot", || (world.parts("slot").len() == 1).then_some(()));
+    running.signal(rustix::process::Signal::KILL);
+    running.wait();
+    world.leaves_no_process();
 }
 
 #[test]

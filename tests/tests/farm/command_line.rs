@@ -117,6 +117,17 @@ fn the_version_is_that_of_the_package() {
 }
 
 #[test]
+fn what_is_logged_can_be_chosen_and_stays_off_stdout() {
+    let world = World::new();
+    let m = crate::support::module(&world, crate::wat::SQUARE);
+    let run = |log: &str| world.farm(["run", m, "--args", "[3]"]).with_env("FARM_LOG", log).succeeds();
+    let (silent, talkative) = (run("off"), run("trace"));
+    assert_eq!(silent.stderr, "");
+    assert!(talkative.stderr.contains("TRACE") || talkative.stderr.contains("DEBUG"), "{}", talkative.stderr);
+    assert_eq!(silent.json(), talkative.json());
+}
+
+#[test]
 fn what_was_mistyped_is_told() {
     let world = World::new();
     world.farm(["sbumit"]).fails(2).says(&["sbumit", "submit"]);

@@ -12,6 +12,8 @@ fn results_can_be_had_later_once_or_again() {
     let m = module(&farm.world, wat::EVEN);
     let job = farm.detach(&[m, "--args", "[2, 3, 4]", "--name", "evens"]);
     assert!(job.parse::<u64>().is_ok(), "the id and nothing else: {job:?}");
+    let another = farm.farm(&["submit", m, "--args", "[2]", "--detach", "--output", "json"]).succeeds();
+    assert_eq!(another.json(), json!({"job": 2}));
 
     // Another terminal knows the farm by its ticket, and nothing of who submitted.
     let elsewhere = World::new();
@@ -25,6 +27,9 @@ fn results_can_be_had_later_once_or_again() {
     file.fails(1);
     let written = std::fs::read(elsewhere.path().join("r.json")).expect("the results");
     assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), json!([4, null, 16]));
+    let document = farm.farm(&["job", "results", &job, "--output", "json"]).fails(1).json();
+    assert_eq!((&document["results"], &document["job"]["name"]), (&json!([4, null, 16]), &json!("evens")));
+    assert_eq!(document["failures"][0]["index"], 1);
     let lines = farm.farm(&["job", "results", &job, "--format", "ndjson"]).fails(1);
     assert_eq!(crate::support::kinds(&lines), [json!(4), json!("trap"), json!(16)]);
 }
@@ -138,6 +143,31 @@ fn two_clients_at_once_get_their_own_results() {
         let expected: Value = (first..first + 3000).map(|x| x * x).collect();
         assert_eq!(client.wait().with_code(0).json(), expected);
     }
+}
+
+#[test]
+fn a_million_tasks_of_one_user_do_not_hold_up_ten_of_another() {
+    let farm = Farm::new(1);
+    let m = module(&farm.world, &wat::busy(200_000));
+    let many = farm.detach(&[m, "--range", "0..1000000"]);
+    farm.wait_until(&many, "is under way", |status| status["counts"]["succeeded"].as_u64() > Some(0));
+    let user = farm.farm(&["ticket", "user", "--name", "ada"]).succeeds();
+    let few = farm.world.farm(["submit", m, "--range", "0..10"]).with_env("FARM_TICKET", user.text().trim());
+    assert_eq!(few.succeeds().json(), squares(10));
+    let status = farm.job(&many);
+    assert_eq!(status["state"], "running", "{status}");
+    farm.farm(&["job", "cancel", &many]).succeeds();
+}
+
+#[test]
+fn a_module_is_compiled_once_on_each_worker() {
+    let farm = Farm::new(1);
+    let m = module(&farm.world, wat::SQUARE);
+    for _ in 0..3 {
+        assert_eq!(farm.farm(&["submit", m, "--range", "0..1000"]).succeeds().json(), squares(1000));
+    }
+    let log = farm.workers[0].log();
+    assert_eq!(log.matches("compiled a module").count(), 1, "{log}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a task may use: time, memory, fuel, and the size of its result and output.
 
+use std::time::Duration;
+
 use farm_tests::World;
 use serde_json::{Value, json};
 
@@ -34,6 +36,18 @@ fn time_is_up_for_one_endless_instruction_after_the_other() {
 #[test]
 fn time_is_up_for_a_sleeper() {
     is_stopped(wat::SLEEP, r#"[""]"#);
+}
+
+#[test]
+fn time_is_up_when_it_is_up() {
+    const LIMIT: Duration = Duration::from_millis(100);
+    let world = World::new();
+    let m = module(&world, wat::SPIN);
+    // The best of several, for a machine that does other things as well.
+    let tries = (0..8).map(|_| world.farm(["run", m, "--timeout", "100ms", "--args", "[0]"]).fails(1).took);
+    let best = tries.min().unwrap_or_default();
+    assert!(best >= LIMIT, "{best:?}");
+    assert!(best < LIMIT + Duration::from_millis(250), "start, 100 ms of work, and end took {best:?}");
 }
 
 #[test]

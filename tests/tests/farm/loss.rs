@@ -39,8 +39,7 @@ fn a_worker_that_is_killed_loses_nothing() {
 fn slots_end_with_their_worker() {
     let mut farm = Farm::new(1);
     let m = module(&farm.world, wat::SPIN);
-    let job = farm.detach(&[m, "--args", "[0, 3]"]);
-    farm.wait_until(&job, "runs", |status| status["counts"]["leased"] != 0);
+    let job = farm.occupy(&[m, "--args", "[0, 3]"]);
     let slots = wait_for("a slot", || Some(farm.workers[0].slot_pids()).filter(|slots| !slots.is_empty()));
     let killed = farm.workers.pop().expect("a worker");
     killed.signal(Signal::KILL);
@@ -80,11 +79,11 @@ fn a_task_whose_slot_dies_every_time_fails_alone() {
     let client = farm.farm(&["submit", m, "--args", "[2, 0, 3]", "--format", "ndjson"]).start();
     let mut last = Vec::new();
     for _ in 0..3 {
-        wait_for("the task in a fresh slot", || {
+        farm.wait_until("1", "has its task in a fresh slot", |status| {
             let slots = farm.workers[0].slot_pids();
-            let status = farm.job("1");
-            (slots.len() == 1 && slots != last && status["counts"]["leased"] != 0).then(|| last = slots)
+            slots.len() == 1 && slots != last && status["counts"]["leased"] != 0
         });
+        last = farm.workers[0].slot_pids();
         // Long enough for the slot to be in the midst of it.
         std::thread::sleep(Duration::from_millis(500));
         kill(last[0]);
@@ -113,8 +112,7 @@ fn a_worker_that_is_told_to_end_finishes_what_it_holds() {
 fn a_worker_that_is_told_twice_ends_at_once() {
     let mut farm = Farm::new(1);
     let m = module(&farm.world, wat::SPIN);
-    let job = farm.detach(&[m, "--args", "[0]"]);
-    farm.wait_until(&job, "runs", |status| status["counts"]["leased"] != 0);
+    farm.occupy(&[m, "--args", "[0]"]);
     let worker = farm.workers.pop().expect("a worker");
     worker.signal(Signal::TERM);
     wait_for("draining", || (farm.status()["workers"][0]["draining"] == true).then_some(()));

@@ -157,11 +157,13 @@ fn numbers_keep_all_of_their_bits() {
     let world = World::new();
     let m = module(&world, wat::IDENTITY);
     let long = json!([9_007_199_254_740_993_i64, i64::MIN, i64::MAX]);
-    let finished = world.farm(["run", m, "-f", "long", "--args", "-"]).stdin(long.to_string()).succeeds();
-    assert_eq!(finished.json(), long);
     let real = json!([0.1, -0.0, 1e300, "NaN", "Infinity", "-Infinity"]);
-    let finished = world.farm(["run", m, "-f", "real", "--args", "-"]).stdin(real.to_string()).succeeds();
-    assert_eq!(finished.json(), real);
+    for command in ["run", "submit"] {
+        for (function, values) in [("long", &long), ("real", &real)] {
+            let finished = world.farm([command, m, "-f", function, "--args", "-"]).stdin(values.to_string()).succeeds();
+            assert_eq!(finished.json(), *values);
+        }
+    }
     let beyond = world.farm(["run", m, "-f", "long", "--args", "[18446744073709551616]"]).fails(4);
     beyond.explains(&["element 0", "expected an integer from -9223372036854775808 to 18446744073709551615"]);
 }

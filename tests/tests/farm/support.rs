@@ -46,6 +46,15 @@ impl Farm {
         finished.text().trim().to_owned()
     }
 
+    /// Submits a job of tasks that take their time, and waits until a slot is in the midst of one; its id.
+    pub(crate) fn occupy(&self, args: &[&str]) -> String {
+        let job = self.detach(args);
+        self.wait_until(&job, "runs", |status| status["counts"]["leased"] != 0);
+        // It is held, but a worker has to prepare it first.
+        std::thread::sleep(Duration::from_millis(400));
+        job
+    }
+
     /// Waits until the job's counts say so.
     pub(crate) fn wait_until(&self, job: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait_for(&format!("job {job} {what}"), || {

@@ -76,7 +76,7 @@ fn a_user_cannot_work() {
     // Nor does it help to write another role into the ticket.
     let promoted = user.replace("/user?", "/worker?");
     let worker = world.farm(["worker", "--slots", "1"]).with_env("FARM_TICKET", &promoted);
-    takes_less_than(20, || worker.fails(6)).says(&["error: "]);
+    takes_less_than(20, || worker.fails(6)).explains(&["only workers"]).hints(&["of that role"]);
     world.leaves_nothing();
 }
 
