@@ -1,7 +1,7 @@
 //! The agent: the process of a worker that holds the link, the caches and the slots.
 //!
 //! One thread, one owner, one loop. The loop in [`run`] waits for the next thing that happens (a message, a slot's
-//! event, a job prepared, a signal), hands it to the bookkeeping in [`work`], and carries out the effects:
+//! event, a job prepared, a signal), hands it to the bookkeeping in `work.rs`, and carries out the effects:
 //!
 //! ```text
 //!   scheduler ◄─ streams ─► loop ◄─► work (who has what)
