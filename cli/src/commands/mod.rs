@@ -1,4 +1,4 @@
-//! What each command does. All of them give an exit code, or a [`Report`](crate::report::Report) of what went wrong.
+//! What each command does. All of them give an exit code, or a [`Report`] of what went wrong.
 
 pub(crate) mod bench;
 pub(crate) mod farm;
