@@ -7,8 +7,11 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Type, Va
 
 use super::failure::Stop;
 use super::state::State;
-use super::values::{self, ParamPath};
+use super::values::{self, Bounded, ParamPath};
 use super::{bad_arguments, component_linker, failure};
+
+/// Of an error's JSON. What people are shown of it is shorter still.
+const LONGEST_ERROR: u64 = 64 << 10;
 
 pub(super) struct Typed {
     instance: InstancePre<State>,
@@ -65,7 +68,7 @@ impl Typed {
                     Some(Val::String(text)) => text.clone(),
                     Some(other) => {
                         let mut json = Vec::new();
-                        values::write_json(other, &mut json);
+                        values::write_json(other, &mut Bounded::new(&mut json, LONGEST_ERROR));
                         String::from_utf8_lossy(&json).into_owned()
                     }
                 };
@@ -74,13 +77,13 @@ impl Typed {
             [Val::Result(Ok(value)), ..] => value.as_deref(),
             [value, ..] => Some(&*value),
         };
-        let start = result.len();
-        match value {
-            None => result.extend_from_slice(b"null"),
-            Some(value) => values::write_json(value, result),
-        }
         let limit = store.data().shared.spec.limits.result;
-        if (result.len() - start) as u64 > limit {
+        let mut bounded = Bounded::new(result, limit);
+        match value {
+            None => bounded.put(b"null"),
+            Some(value) => values::write_json(value, &mut bounded),
+        }
+        if bounded.is_overrun() {
             return Err(failure::result_too_large(limit).into());
         }
         Ok(())

@@ -317,10 +317,10 @@ fn payload_of(
     }
 }
 
-/// Appends a value's JSON.
-pub(super) fn write_json(value: &Val, out: &mut Vec<u8>) {
+/// Appends a value's JSON, as far as there is room for it.
+pub(super) fn write_json(value: &Val, out: &mut Bounded<'_>) {
     match value {
-        Val::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Val::Bool(value) => out.put(if *value { b"true" } else { b"false" }),
         Val::S8(value) => write_display(value, out),
         Val::U8(value) => write_display(value, out),
         Val::S16(value) => write_display(value, out),
@@ -338,12 +338,12 @@ pub(super) fn write_json(value: &Val, out: &mut Vec<u8>) {
         }
         Val::Record(fields) => write_sequence(b'{', fields, b'}', out, |(name, value), out| {
             write_string(name, out);
-            out.push(b':');
+            out.put(b":");
             write_json(value, out);
         }),
         Val::Variant(name, None) => write_string(name, out),
         Val::Variant(name, Some(payload)) => write_tagged(name, Some(payload), out),
-        Val::Option(None) => out.extend_from_slice(b"null"),
+        Val::Option(None) => out.put(b"null"),
         Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => write_tagged("some", Some(value), out),
         Val::Option(Some(value)) => write_json(value, out),
         Val::Result(Ok(value)) => write_tagged("ok", value.as_deref(), out),
@@ -351,18 +351,60 @@ pub(super) fn write_json(value: &Val, out: &mut Vec<u8>) {
         Val::Flags(names) => write_sequence(b'[', names, b']', out, |name, out| write_string(name, out)),
         // The engine has these types switched off, or `Typed` refuses functions that give them.
         Val::Map(_) | Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => {
-            out.extend_from_slice(b"null");
+            out.put(b"null");
         }
     }
 }
 
-fn write_display(value: &impl std::fmt::Display, out: &mut Vec<u8>) {
-    // Writing to memory does not fail.
+/// Bytes up to a limit. A value may be much longer as JSON than in memory, and it is not known how long before it is
+/// written.
+#[derive(Debug)]
+pub(super) struct Bounded<'a> {
+    out: &'a mut Vec<u8>,
+    room: u64,
+    is_overrun: bool,
+}
+
+impl<'a> Bounded<'a> {
+    /// Appends at most `room` bytes to `out`.
+    pub(super) fn new(out: &'a mut Vec<u8>, room: u64) -> Self {
+        Self { out, room, is_overrun: false }
+    }
+
+    /// Whether something had no room.
+    pub(super) const fn is_overrun(&self) -> bool {
+        self.is_overrun
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        // It is known of, and the rest is dropped as well.
+        _ = self.write_all(bytes);
+    }
+}
+
+impl std::io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.is_overrun |= bytes.len() as u64 > self.room;
+        if self.is_overrun {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.room -= bytes.len() as u64;
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_display(value: &impl std::fmt::Display, out: &mut impl std::io::Write) {
+    // Writing to memory fails only where that is bounded.
     _ = write!(out, "{value}");
 }
 
 /// The shortest text that reads back as the same `f32`.
-pub(super) fn write_float32(value: f32, out: &mut Vec<u8>) {
+pub(super) fn write_float32(value: f32, out: &mut impl std::io::Write) {
     if value.is_finite() {
         _ = serde_json::to_writer(out, &value);
     } else {
@@ -371,37 +413,43 @@ pub(super) fn write_float32(value: f32, out: &mut Vec<u8>) {
 }
 
 /// The shortest text that reads back as the same `f64`, or a string for which JSON has no number.
-pub(super) fn write_float64(value: f64, out: &mut Vec<u8>) {
+pub(super) fn write_float64(value: f64, out: &mut impl std::io::Write) {
     match Number::from_f64(value) {
         Some(number) => write_display(&number, out),
-        None if value.is_nan() => out.extend_from_slice(br#""NaN""#),
-        None if value > 0.0 => out.extend_from_slice(br#""Infinity""#),
-        None => out.extend_from_slice(br#""-Infinity""#),
+        None if value.is_nan() => _ = out.write_all(br#""NaN""#),
+        None if value > 0.0 => _ = out.write_all(br#""Infinity""#),
+        None => _ = out.write_all(br#""-Infinity""#),
     }
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
+fn write_string(text: &str, out: &mut Bounded<'_>) {
     _ = serde_json::to_writer(out, text);
 }
 
-fn write_tagged(name: &str, payload: Option<&Val>, out: &mut Vec<u8>) {
-    out.push(b'{');
+fn write_tagged(name: &str, payload: Option<&Val>, out: &mut Bounded<'_>) {
+    out.put(b"{");
     write_string(name, out);
-    out.push(b':');
+    out.put(b":");
     match payload {
         Some(payload) => write_json(payload, out),
-        None => out.extend_from_slice(b"null"),
+        None => out.put(b"null"),
     }
-    out.push(b'}');
+    out.put(b"}");
 }
 
-fn write_sequence<T>(open: u8, items: &[T], close: u8, out: &mut Vec<u8>, mut each: impl FnMut(&T, &mut Vec<u8>)) {
-    out.push(open);
+fn write_sequence<T>(
+    open: u8,
+    items: &[T],
+    close: u8,
+    out: &mut Bounded<'_>,
+    mut each: impl FnMut(&T, &mut Bounded<'_>),
+) {
+    out.put(&[open]);
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
-            out.push(b',');
+            out.put(b",");
         }
         each(item, out);
     }
-    out.push(close);
+    out.put(&[close]);
 }

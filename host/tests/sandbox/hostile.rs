@@ -149,6 +149,24 @@ fn a_component_that_returns_a_gigabyte_is_refused_before_it_is_copied() {
 }
 
 #[test]
+fn a_text_that_grows_as_json_is_written_no_further_than_the_limit() {
+    // As JSON, each of its 4 Mi NULs is six bytes.
+    let component = r#"(component
+        (core module $m
+            (memory (export "memory") 128)
+            (func (export "f") (result i32)
+                (i32.store (i32.const 0) (i32.const 8))
+                (i32.store (i32.const 4) (i32.const 0x400000))
+                (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func (export "f") (result string) (canon lift (core func $i "f") (memory (core memory $i "memory")))))"#;
+    let guest = Guest::new(component).job(|spec| spec.limits.result = 8 << 20);
+    let (result, ended) = guest.call("null");
+    assert_eq!(ended.failure.unwrap().kind, FailureKind::ResultTooLarge);
+    assert!(result.is_empty() && result.capacity() <= 16 << 20, "{} bytes were taken", result.capacity());
+}
+
+#[test]
 fn a_result_just_above_the_limit_is_refused() {
     let guest = Guest::new(r#"(module (func (export "f") (result i64) (i64.const 123456)))"#);
     assert_eq!(guest.value("null"), "123456");
