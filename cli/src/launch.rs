@@ -348,6 +348,11 @@ impl StandingFarm {
         Ok(Part { what, child, log, lifeline: None })
     }
 
+    /// Ends its workers at once, with whatever they are doing.
+    pub fn kill_workers(&self) {
+        self.workers.iter().for_each(|worker| worker.signal(rustix::process::Signal::KILL));
+    }
+
     /// Waits until all its processes have ended, after [`crate::client::Client::shutdown`]; ends those that do not, and
     /// removes the record.
     ///

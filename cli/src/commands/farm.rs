@@ -74,6 +74,9 @@ pub(crate) async fn down(output: Output) -> Result<u8, Report> {
         if let Err(report) = ask_to_end(&farm, &home).await {
             tracing::warn!(?report, "the scheduler does not answer; ending its process");
         }
+    } else {
+        // They have nobody left to answer to, but would take seconds to find out.
+        farm.kill_workers();
     }
     farm.await_end(&home).await?;
     match output {
