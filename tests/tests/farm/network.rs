@@ -1,10 +1,11 @@
 //! A farm that cannot be reached, and addresses that are taken.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use farm_tests::World;
 
-use crate::support::{Farm, module, takes_less_than};
+use crate::support::{Farm, module};
 use crate::wat;
 
 /// A ticket that is well made but leads to that address.
@@ -18,15 +19,20 @@ fn a_scheduler_that_is_not_there_is_given_up_in_time() {
     let m = module(&world, wat::SQUARE);
     // One address where nobody listens, and one where somebody does who never answers.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let silent = (silent.local_addr().expect("bound"), silent);
     let free = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
-    for address in [silent.local_addr().expect("bound"), free] {
-        let address = address.to_string();
+    let mut running = Vec::new();
+    for address in [silent.0.to_string(), free.to_string()] {
         for args in [&["submit", m, "--args", "[1]"][..], &["jobs"], &["worker", "--slots", "1"]] {
             let role = if args[0] == "worker" { "worker" } else { "user" };
             let command = world.farm(args).with_env("FARM_TICKET", ticket_for(role, &address));
-            let finished = takes_less_than(7, || command.fails(5));
-            finished.says(&["error: no answer from", &address, "within 5 s"]).hints(&["is the scheduler up", "UDP"]);
+            running.push((command.start(), address.clone()));
         }
+    }
+    for (running, address) in running {
+        let finished = running.wait().with_code(5);
+        assert!(finished.took < Duration::from_secs(7), "{:?}", finished.took);
+        finished.says(&["error: no answer from", &address, "within 5 s"]).hints(&["is the scheduler up", "UDP"]);
     }
     world.leaves_nothing();
 }
