@@ -10,24 +10,24 @@ use crate::process::{lock, run};
 use crate::toolchain::{GuestCompiler, Source};
 use crate::workspace::Workspace;
 
-/// Builds every module in `modules/` to `target/guests/NAME.wasm`, after the compiler and `farm` if need be.
+/// Builds `farm`, then every module in `modules/` to `target/guests/NAME.wasm`, after the compiler if need be.
 pub(crate) fn build(workspace: &Workspace, source: Source) -> Result<()> {
+    run(&mut workspace.cargo(["build", "--workspace", "--bin", "farm"]))?;
+    build_with_farm(workspace, source)
+}
+
+/// The same with the `farm` that is there.
+///
+/// Built with the tests, `farm` shares its dependencies with them. Cargo would build all of them once more, Cranelift
+/// included, if it was asked for the binary alone, because then no test asks for any feature of them.
+pub(crate) fn build_with_farm(workspace: &Workspace, source: Source) -> Result<()> {
     let compiler = GuestCompiler::ensure(workspace, source)?;
-    build_farm(workspace)?;
     fs::create_dir_all(workspace.guests())?;
     let _lock = lock(&workspace.output().join("guests.lock"))?;
     for folder in modules(workspace)? {
         build_module(workspace, &compiler, &folder)?;
     }
     Ok(())
-}
-
-/// Builds the `farm` binary.
-///
-/// As part of the whole workspace, so that the features of shared dependencies, and with them their artefacts, are the
-/// same as those of the tests.
-fn build_farm(workspace: &Workspace) -> Result<()> {
-    run(&mut workspace.cargo(["build", "--workspace", "--bin", "farm"]))
 }
 
 /// `farm build`, as a user would type it.

@@ -111,7 +111,7 @@ fn core(workspace: &Workspace) -> Result<Option<Tally>> {
 fn build(workspace: &Workspace) -> Result<Option<Tally>> {
     // Everything in one go: cargo keeps both cores busy, and the features of dependencies are settled once.
     run_command(&mut workspace.cargo(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
-    guests::build(workspace, Source::Any)?;
+    guests::build_with_farm(workspace, Source::Any)?;
     Ok(None)
 }
 
