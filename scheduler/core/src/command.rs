@@ -32,9 +32,9 @@ pub enum Command {
     /// Lease tasks to a worker. `introduce`: it has had no lease of this job yet (or was told to forget it), so what
     /// the job is has to be sent first.
     SendLease { worker: WorkerId, lease: Lease, introduce: bool },
-    /// Ask for unstarted tasks of a lease; at most `keep` of those not answered are to stay. Has to be answered by
-    /// [`TasksReturned`](crate::Event::TasksReturned) in any case, with a count of 0 if there is nothing to hand back
-    /// or the lease is unknown: the worker is not asked for more of this lease before.
+    /// Ask for unstarted tasks of a lease; at most `keep` of those not answered are to stay. Answered by
+    /// [`TasksReturned`](crate::Event::TasksReturned), or by nothing if nothing can be handed back. A worker that hands
+    /// back nothing is asked again after a while, then with a `keep` of 0: for whatever has not been started.
     Recall { worker: WorkerId, lease: LeaseId, keep: u32 },
     /// The job was cancelled or failed while the worker held tasks of it: it stops them and answers nothing.
     CancelJob { worker: WorkerId, job: JobId },

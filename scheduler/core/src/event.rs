@@ -35,8 +35,7 @@ pub enum Event<'a> {
     BatchArrived { worker: WorkerId, lease: LeaseId, batch: &'a Batch },
     /// The slot that ran the task died with it. Counts as a crash of the task.
     TaskLost { worker: WorkerId, lease: LeaseId, task: u64 },
-    /// Tasks that the worker has not started and will not. The answer to a [`Recall`](crate::Command::Recall), even if
-    /// it is of no task.
+    /// Tasks that the worker has not started and will not: the answer to a [`Recall`](crate::Command::Recall).
     TasksReturned { worker: WorkerId, lease: LeaseId, first: u64, count: u32 },
 
     /// [`Core::next_deadline`](crate::Core::next_deadline) has passed. Harmless at any other time.

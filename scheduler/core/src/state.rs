@@ -6,4 +6,4 @@ mod worker;
 
 pub(crate) use self::job::{EndedJob, Job, Phase};
 pub(crate) use self::owner::{OwnerId, Owners};
-pub(crate) use self::worker::{Held, Load, Place, Worker};
+pub(crate) use self::worker::{Asked, Held, Load, Place, Worker};

@@ -84,10 +84,10 @@ impl Core {
         count: u32,
     ) -> Result<(), Refused> {
         let answered = self.answered(worker, lease, first, count, None)?;
-        if let Some(held) = self.workers.get_mut(&worker).and_then(|worker| worker.leases.get_mut(&lease)) {
-            held.recalled = false;
-        }
         if let Some(Answered { job: id, tasks, .. }) = answered {
+            if let Some(asked) = self.workers.get_mut(&worker).and_then(|worker| worker.asked.as_mut()) {
+                asked.answered = true;
+            }
             let limit = self.config.crash_limit;
             if let Some(job) = self.jobs.get_mut(&id) {
                 tasks.into_iter().for_each(|range| job.put_back(range, limit));

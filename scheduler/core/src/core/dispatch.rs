@@ -121,12 +121,12 @@ impl Core {
             remaining: RangeSet::from(range.clone()),
             task_ns: expected_ns(job, &self.config),
             sent: self.now,
-            recalled: false,
             last_chance,
         };
         self.owners.serve(job.owner, held.charge(count));
         if worker.held == 0 {
             worker.silent_since = self.now;
+            worker.asked = None;
         }
         worker.held += count;
         worker.last_chances += u32::from(last_chance);

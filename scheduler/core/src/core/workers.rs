@@ -32,8 +32,7 @@ impl Core {
         let worker = self.workers.get_mut(&id).ok_or(Refused::NoSuchWorker(id))?;
         if !worker.draining {
             worker.draining = true;
-            for (&lease, held) in worker.leases.iter_mut().filter(|(_, held)| !held.recalled) {
-                held.recalled = true;
+            for &lease in worker.leases.keys() {
                 self.commands.push_back(Command::Recall { worker: id, lease, keep: 0 });
             }
             self.place(id);
@@ -146,7 +145,7 @@ impl Core {
         let hungry = load.free > 0 || Self::takes_more(&load, worker.slots, config);
         Place {
             hungry: hungry.then(|| worker.held.saturating_mul(FULL) / slots),
-            queued: (load.recallable > 0).then_some(load.recallable_ns / slots),
+            queued: (load.queued > 0).then_some(load.queued_ns / slots),
             slots,
             free: load.free,
         }

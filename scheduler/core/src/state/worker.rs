@@ -26,8 +26,8 @@ pub(crate) struct Worker {
     pub(crate) heard: Time,
     /// Since when it has been working without an answer.
     pub(crate) silent_since: Time,
-    /// When it was last asked to hand something back.
-    pub(crate) asked: Option<Time>,
+    /// When it was last asked to hand something back, while it has been working without a pause.
+    pub(crate) asked: Option<Asked>,
     /// Jobs that it was told about.
     pub(crate) knows: BTreeSet<JobId>,
     pub(crate) place: Place,
@@ -46,6 +46,14 @@ pub(crate) struct Place {
     pub(crate) free: u64,
 }
 
+/// A request to hand something back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) at: Time,
+    /// Whether something came back.
+    pub(crate) answered: bool,
+}
+
 /// A lease, from the worker's side.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -57,8 +65,6 @@ pub(crate) struct Held {
     /// What a task was expected to take when the lease was made; its owner was charged by it.
     pub(crate) task_ns: u64,
     pub(crate) sent: Time,
-    /// Whether something of it was asked back, without an answer yet.
-    pub(crate) recalled: bool,
     pub(crate) last_chance: bool,
 }
 
@@ -76,14 +82,12 @@ pub(crate) struct Load {
     pub(crate) free: u64,
     /// Slots whose task is not a long one, so that they will soon be free.
     pub(crate) soon: u64,
-    /// What tasks take that have not started, all together.
+    /// Tasks that have not started.
+    pub(crate) queued: u64,
+    /// What these take, all together.
     pub(crate) queued_ns: u64,
     /// Leases of which nothing has started.
     pub(crate) queued_leases: u32,
-    /// Tasks that have not started and have not been asked back.
-    pub(crate) recallable: u64,
-    /// What these take, all together.
-    pub(crate) recallable_ns: u64,
 }
 
 impl Worker {
@@ -117,12 +121,9 @@ impl Worker {
             if held.task_ns < long_task {
                 load.soon += running;
             }
+            load.queued += queued;
             load.queued_ns = load.queued_ns.saturating_add(held.charge(queued));
             load.queued_leases += u32::from(running == 0);
-            if !held.recalled {
-                load.recallable += queued;
-                load.recallable_ns = load.recallable_ns.saturating_add(held.charge(queued));
-            }
         }
         load.free = idle;
         load

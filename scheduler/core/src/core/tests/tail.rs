@@ -42,14 +42,29 @@ fn what_is_soon_done_is_left_alone_until_it_is_not() {
 }
 
 #[test]
-fn a_worker_that_has_nothing_to_hand_back_is_not_pestered() {
+fn a_worker_that_hands_back_nothing_is_asked_for_everything_after_a_while() {
     let (mut rig, held) = loaded(9, Duration::from_millis(10));
-    assert_eq!(recalls(&rig.join(2, 1)).len(), 1);
-    let nothing = || Event::TasksReturned { worker: WorkerId(1), lease: held.lease, first: 0, count: 0 };
-    assert_eq!(recalls(&rig.tell(nothing())), []);
-    rig.now = rig.core.next_deadline().expect("a second look");
-    assert_eq!(recalls(&rig.tell(Event::Timeout)).len(), 1);
-    assert_eq!(recalls(&rig.tell(nothing())), []);
+    assert_eq!(recalls(&rig.join(2, 1)), [(1, held.lease, 5)]);
+    let nothing = Event::TasksReturned { worker: WorkerId(1), lease: held.lease, first: 0, count: 0 };
+    assert_eq!(recalls(&rig.tell(nothing)), [], "this says no more than silence");
+    let asked = rig.now;
+    let mut commands = Vec::new();
+    while commands.is_empty() {
+        rig.now = rig.core.next_deadline().expect("another look");
+        commands = rig.tell(Event::Timeout);
+    }
+    assert_eq!(recalls(&commands), [(1, held.lease, 0)]);
+    assert_eq!(rig.now - asked, Duration::from_millis(100));
+}
+
+#[test]
+fn a_worker_that_hands_back_less_than_it_should_is_asked_again() {
+    let (mut rig, held) = loaded(9, Duration::from_millis(10));
+    assert_eq!(recalls(&rig.join(2, 1)), [(1, held.lease, 5)]);
+    rig.join(3, 1);
+    rig.tell(Event::TasksReturned { worker: WorkerId(1), lease: held.lease, first: 8, count: 1 });
+    rig.now = rig.core.next_deadline().expect("another look");
+    assert_eq!(recalls(&rig.tell(Event::Timeout)), [(1, held.lease, 4)]);
 }
 
 #[test]

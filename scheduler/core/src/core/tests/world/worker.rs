@@ -148,8 +148,10 @@ impl World {
             }
             Command::Recall { lease, keep, .. } => {
                 let returned = sim.hand_back(lease, keep);
-                let (first, count) = (returned.front().copied().unwrap_or(0), returned.len() as u32);
-                self.say(worker, Answer::Returned { lease, first, count });
+                if let Some(&first) = returned.front() {
+                    let count = returned.len() as u32;
+                    self.say(worker, Answer::Returned { lease, first, count });
+                }
             }
             Command::CancelJob { job, .. } => {
                 sim.over.insert(job);
