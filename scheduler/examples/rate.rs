@@ -261,7 +261,8 @@ impl Client {
         }
         times.sort_unstable();
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-        println!("one task, there and back: median {median:.0?}, p99 {p99:.0?}");
+        let micros = |time: Duration| time.as_micros();
+        println!("one task, there and back: median {} µs, p99 {} µs", micros(median), micros(p99));
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!   peers ⇄ QUIC ⇄ serve (a task a stream) ⇄ farm (the core's one owner) ⇄ core
 //!                    │                          │
-//!                    ├ identity: who is who     └ results: what came out, a file a job
+//!                    ├ identity: who is who     └ results: what came out, by job
 //!                    └ blobs: modules, arguments and inputs, files by digest
 //! ```
 //!
@@ -22,7 +22,7 @@
 //!
 //! # What is promised
 //!
-//! * What is sent to a client as a job's result has been written to the job's file before.
+//! * What is sent to a client as a job's result has been stored before, and can be had again.
 //! * A job is accepted, and a blob is stored, as a whole or not at all; what a full disk refuses is said to be refused.
 //! * A peer can waste its own connection and nothing else: frames, streams, handshakes and connections are bounded, and
 //!   whoever breaks the protocol is closed with a [number](farm_proto::close).

@@ -1,18 +1,20 @@
-//! Results: what is known of ended tasks, on disk.
+//! Results: what is known of ended tasks, in memory at first, then on disk.
 //!
-//! Each job has one file, `results/JOB`, to which batches are appended and from which they are read by number:
+//! A job's batches are numbered. The first few, up to [`HELD`] bytes, stay in memory for good: most jobs have no more,
+//! and making a file for each would cost more than all the rest of a short job. What comes after them is appended to a
+//! file of the job, `results/JOB`, and read from there by number:
 //!
 //! ```text
 //! a line of text that names the job
-//! frames (farm_proto::frame): a Batch, its columns as payload; batch 0, batch 1, …
+//! frames (farm_proto::frame): a Batch, its columns as payload; the first that is not held, the next, …
 //! ```
 //!
-//! The store does four things: it [creates](Store::create) a job's file, [appends](Writer::append) what a commit holds,
-//! tells watchers how far a job is ([`JobResults::publish`]), and [reads](ResultsReader) any stretch again. Watchers
-//! wait on a number, never on each other or on the writer: a slow one reads what it has not seen from the file when it
-//! gets to it. What was written last is also in memory, up to a bound, for those who follow closely.
+//! The store does four things: it [begins](Store::begin) a job, [appends](Writer::append) what a commit holds, tells
+//! watchers how far a job is ([`JobResults::publish`]), and [reads](ResultsReader) any stretch again. Watchers wait on a
+//! number, never on each other or on the writer: a slow one reads what it has not seen when it gets to it. What was
+//! written last, of all jobs together, is in memory as well, for those who follow closely.
 //!
-//! In memory, a job's results are one number for every [`MARK`] batches.
+//! In memory, a job's results are the bytes that are held, and one number for every [`MARK`] batches.
 //!
 //! Non-goal, for now: surviving a restart. Jobs live in the core's memory only, so that results of an earlier
 //! scheduler belong to nobody and are cleared at start.
@@ -41,8 +43,12 @@ use crate::sync::locked;
 
 /// Every so many batches, it is kept where in the file one begins.
 const MARK: u64 = 64;
-/// Batches in memory, in bytes, of all jobs together.
+/// The first batches of each job that stay in memory, in bytes.
+const HELD: usize = 4 << 10;
+/// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;
+/// With less room than this on the disk, in bytes, no job is taken.
+const RESERVE: u64 = 64 << 10;
 
 /// All results of a farm.
 #[derive(Debug)]
@@ -73,13 +79,36 @@ pub(crate) struct JobResults {
     published: watch::Sender<Published>,
 }
 
-/// What is in a job's file.
+/// What there is of a job.
 #[derive(Debug)]
 struct Written {
     batches: u64,
+    /// The first of them.
+    held: Vec<Outcomes>,
+    held_bytes: usize,
+    /// The end of the last of the others in the file; before the first, where that will begin.
     bytes: u64,
-    /// Where batch `MARK * i` begins.
+    /// Where every `MARK`th of them begins.
     marks: Vec<u64>,
+}
+
+impl Written {
+    /// Keeps a batch in memory, if it is one of the first and there is room.
+    fn hold(&mut self, outcomes: &Outcomes) -> bool {
+        let bytes = self.held_bytes + outcomes.weight();
+        if bytes > HELD || self.in_file() > 0 {
+            return false;
+        }
+        self.held.push(outcomes.clone());
+        self.held_bytes = bytes;
+        self.batches += 1;
+        true
+    }
+
+    /// How many batches are in the file.
+    fn in_file(&self) -> u64 {
+        self.batches - self.held.len() as u64
+    }
 }
 
 impl Store {
@@ -100,35 +129,35 @@ impl Store {
         Ok(Self { folder, recent: Mutex::new(Recent::new(RECENT)) })
     }
 
-    /// Makes a job's file. To be done before the job is accepted: a farm that cannot store takes no work.
+    /// Begins a job. To be done before it is accepted: a farm that cannot store takes no work.
     ///
     /// # Errors
     ///
-    /// The file cannot be written; nothing of it stays.
-    pub(crate) fn create(&self, job: JobId) -> io::Result<Arc<JobResults>> {
-        let path = self.folder.join(job.to_string());
-        let title = format!("farm results of job {job}\n");
-        if let Err(error) = fs::write(&path, &title) {
-            // What was made of the file, if anything, is empty or a part of the title.
-            let _ = fs::remove_file(&path);
-            return Err(error);
+    /// The disk is full.
+    pub(crate) fn begin(&self, job: JobId) -> io::Result<Arc<JobResults>> {
+        let disk = rustix::fs::statvfs(&self.folder)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        let start = title.len() as u64;
-        let (published, _) = watch::channel(Published { bytes: start, ..Published::default() });
-        Ok(Arc::new(JobResults {
+        let results = JobResults {
             job,
-            path,
-            written: Mutex::new(Written { batches: 0, bytes: start, marks: Vec::new() }),
-            published,
-        }))
+            path: self.folder.join(job.to_string()),
+            written: Mutex::new(Written {
+                batches: 0,
+                held: Vec::new(),
+                held_bytes: 0,
+                bytes: title(job).len() as u64,
+                marks: Vec::new(),
+            }),
+            published: watch::Sender::default(),
+        };
+        Ok(Arc::new(results))
     }
+}
 
-    /// Takes back [`Self::create`] for a job that was not accepted after all.
-    pub(crate) fn remove(&self, results: &JobResults) {
-        if let Err(error) = fs::remove_file(&results.path) {
-            tracing::warn!(job = %results.job, %error, "cannot remove the results of a refused job");
-        }
-    }
+/// What a job's file begins with.
+fn title(job: JobId) -> String {
+    format!("farm results of job {job}\n")
 }
 
 impl JobResults {

@@ -7,7 +7,7 @@
 //! admin.ticket     a way in for whoever may read this folder
 //! worker.ticket    a way in for workers started by them
 //! blobs/           modules, argument tables, inputs: one file each, named by digest
-//! results/         the outcomes of each job, one file each
+//! results/         the outcomes of each job that has more than a few, one file each
 //! ```
 //!
 //! The folder can be entered by its owner only, and what is secret can be read by its owner only.

@@ -48,7 +48,7 @@ impl Owner {
 
     fn persist(&mut self, seq: FactSeq, fact: Fact, in_hand: Option<&Outcomes>) {
         match fact {
-            // Its file was made before the core heard of it.
+            // There was room for it when it came. Jobs themselves are in memory only, for now.
             Fact::JobAccepted { .. } => self.commits.add(seq, None),
             Fact::Outcomes { job, accepted, failed: _ } => self.keep(seq, job, &accepted, in_hand),
             Fact::TaskFailed { job, task, failure } => {

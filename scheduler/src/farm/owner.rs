@@ -190,11 +190,10 @@ impl Owner {
         tracing::info!(%job, name, owner, function, tasks, "job submitted");
         let record = JobRecord::new(owner, spec, args, Arc::clone(&results), reply);
         self.jobs.insert(job, record);
-        if let Err(refused) = self.handle(Event::JobSubmitted { job, spec: new }, None) {
-            self.store.remove(&results);
-            if let Some(reply) = self.jobs.remove(&job).and_then(|record| record.submitter) {
-                let _ = reply.send(Err(RequestError::Invalid(refused.to_string())));
-            }
+        if let Err(refused) = self.handle(Event::JobSubmitted { job, spec: new }, None)
+            && let Some(reply) = self.jobs.remove(&job).and_then(|record| record.submitter)
+        {
+            let _ = reply.send(Err(RequestError::Invalid(refused.to_string())));
         }
     }
 
@@ -205,7 +204,7 @@ impl Owner {
         if let Some(trouble) = self.commits.trouble() {
             return Err(RequestError::Storage(trouble.to_owned()));
         }
-        let results = self.store.create(job);
+        let results = self.store.begin(job);
         results.map_err(|error| RequestError::Storage(error.to_string()))
     }
 

@@ -12,6 +12,7 @@ use farm_proto::message::RequestError;
 
 use super::chunk::{self, Part};
 use crate::blobs::{BlobData, Blobs};
+use crate::memory::kept;
 use crate::sync::off_loop;
 
 /// The arguments of a job's tasks.
@@ -67,7 +68,7 @@ impl ArgTable {
                 Err(invalid(format!("the range {start}..{end} runs backwards")))
             }
             Args::Range { .. } => Ok(Self::Range),
-            Args::Inline { count } => Columns::decode(*count, payload)
+            Args::Inline { count } => Columns::decode(*count, kept(payload))
                 .map(Self::Inline)
                 .map_err(|error| invalid(format!("the inline arguments are malformed: {error}"))),
             Args::Chunks(chunks) => chunk_list(chunks).map(Self::Chunks).map_err(invalid),

@@ -7,6 +7,8 @@ use farm_proto::columns::{Columns, ColumnsError};
 use farm_proto::message::Batch;
 use farm_proto::outcome::Failure;
 
+use crate::memory::kept;
+
 /// The most that a batch's failures and captured output may have together, in bytes: the batch has to fit into other
 /// messages, too.
 const MAX_TEXT: usize = 15 << 20;
@@ -56,7 +58,7 @@ impl Outcomes {
             return Err(Malformed::TooMuchText);
         }
         Columns::decode(batch.count.into(), columns.clone())?;
-        Ok(Self { batch, columns })
+        Ok(Self { batch, columns: kept(columns) })
     }
 
     /// The outcome of a task that no worker answered for.

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use farm_proto::frame::{self, HEADER_LEN, Header};
 use farm_proto::message::Batch;
 
-use super::{JobResults, MARK, Published, Store};
+use super::{JobResults, MARK, Outcomes, Published, Store};
 use crate::sync::{locked, off_loop};
 
 /// How much is read at once, in bytes, unless one batch is longer.
@@ -49,9 +49,9 @@ impl ResultsReader {
         if !self.more(published) {
             return Ok(Vec::new());
         }
-        let recent = self.recent(published);
-        if !recent.is_empty() {
-            return Ok(recent);
+        let at_hand = self.at_hand(published);
+        if !at_hand.is_empty() {
+            return Ok(at_hand);
         }
         let results = Arc::clone(&self.results);
         let (file, offset, next) = (self.file.clone(), self.offset, self.next);
@@ -80,11 +80,19 @@ impl ResultsReader {
     }
 
     /// What there is in memory.
-    fn recent(&mut self, published: Published) -> Vec<Stored> {
-        let recent = locked(&self.store.recent);
+    fn at_hand(&mut self, published: Published) -> Vec<Stored> {
         let mut batches = Vec::new();
+        let written = locked(&self.results.written);
+        let held = usize::try_from(self.next).ok().and_then(|next| written.held.get(next..)).unwrap_or_default();
+        for outcomes in held.iter().take((published.batches - self.next) as usize) {
+            let Outcomes { batch, columns } = outcomes.clone();
+            batches.push(Stored { number: self.next, batch, columns });
+            self.next += 1;
+        }
+        drop(written);
+        let recent = locked(&self.store.recent);
         let mut length = 0;
-        while self.next < published.batches && length < READ {
+        while self.more(published) && length < READ {
             let Some((batch, columns, end)) = recent.get(self.results.job, self.next) else {
                 break;
             };
@@ -101,10 +109,14 @@ impl ResultsReader {
 impl JobResults {
     /// Where a batch begins in the file: from the last mark before it, over what is between.
     fn find(&self, file: &File, number: u64) -> io::Result<u64> {
-        let mark = usize::try_from(number / MARK).map_err(io::Error::other)?;
-        let mark = locked(&self.written).marks.get(mark).copied();
+        let (mark, between) = {
+            let written = locked(&self.written);
+            let number = number.saturating_sub(written.held.len() as u64);
+            let mark = usize::try_from(number / MARK).map_err(io::Error::other)?;
+            (written.marks.get(mark).copied(), number % MARK)
+        };
         let mut offset = mark.ok_or(io::ErrorKind::UnexpectedEof)?;
-        for _ in 0..number % MARK {
+        for _ in 0..between {
             offset += frame_len(header(file, offset)?);
         }
         Ok(offset)
@@ -155,7 +167,7 @@ mod tests {
     use farm_proto::ids::JobId;
 
     use super::*;
-    use crate::results::{Outcomes, Writer};
+    use crate::results::Writer;
     use crate::state_dir::StateDir;
 
     fn outcomes(first: u64, length: usize) -> Outcomes {
@@ -182,7 +194,7 @@ mod tests {
         let state = StateDir::open(folder.path()).unwrap();
         let store = Arc::new(Store::open(&state).unwrap());
         let mut writer = Writer::new(Arc::clone(&store));
-        let jobs = [JobId(1), JobId(2)].map(|job| store.create(job).unwrap());
+        let jobs = [JobId(1), JobId(2)].map(|job| store.begin(job).unwrap());
         // Small ones, some over the size that is joined, one over what is read at once, one over what is remembered.
         let length = |n: u64| match n {
             7 | 130 => 100 << 10,
@@ -216,6 +228,29 @@ mod tests {
             }
             assert!(read_all(store, &jobs[1], 300).await.is_empty());
             assert!(read_all(store, &jobs[1], u64::MAX).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_job_has_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let store = Arc::new(Store::open(&state).unwrap());
+        let mut writer = Writer::new(Arc::clone(&store));
+        let job = store.begin(JobId(1)).unwrap();
+        for n in 0..10 {
+            writer.append(&[(Arc::clone(&job), outcomes(n, 100))]).unwrap();
+            job.publish();
+            assert_eq!(read_all(&store, &job, 0).await.len() as u64, n + 1);
+        }
+        assert!(!job.path.exists());
+        // Once there is a file, it stays with it, in order.
+        writer.append(&[(Arc::clone(&job), outcomes(10, 5000)), (Arc::clone(&job), outcomes(11, 1))]).unwrap();
+        job.publish();
+        assert!(job.path.exists());
+        for from in [0, 3, 10, 11] {
+            let numbers: Vec<u64> = read_all(&store, &job, from).await.iter().map(|stored| stored.number).collect();
+            assert_eq!(numbers, (from..12).collect::<Vec<_>>());
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Appending to jobs' files.
+//! Appending batches to jobs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use farm_proto::frame;
 use farm_proto::ids::JobId;
 
-use super::{JobResults, MARK, Outcomes, Store};
+use super::{JobResults, MARK, Outcomes, Store, title};
 use crate::sync::locked;
 
 /// Files that are kept open between two commits.
@@ -30,7 +31,7 @@ impl Writer {
         Self { store, files: HashMap::new() }
     }
 
-    /// Appends batches to their jobs' files, in order. They are not [published](JobResults::publish) yet.
+    /// Appends batches to their jobs, in order. They are not [published](JobResults::publish) yet.
     ///
     /// # Errors
     ///
@@ -46,42 +47,51 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends batches to one job's file: how many, and what kept the others from it.
+    /// Appends batches of one job: how many, and what kept the others from it.
     fn append_to(
         &mut self,
         results: &Arc<JobResults>,
         group: &[(Arc<JobResults>, Outcomes)],
     ) -> (usize, io::Result<()>) {
-        let mut done = 0;
+        let (mut done, mut offset) = {
+            let mut written = locked(&results.written);
+            let held = group.iter().take_while(|(_, outcomes)| written.hold(outcomes)).count();
+            (held, written.bytes)
+        };
+        if done == group.len() {
+            return (done, Ok(()));
+        }
         let store = Arc::clone(&self.store);
         let result = self.file(results).and_then(|file| {
-            let mut offset = locked(&results.written).bytes;
-            let mut rest = group;
-            while !rest.is_empty() {
-                let (bytes, ends) = join(rest)?;
+            while done < group.len() {
+                let (bytes, ends) = join(&group[done..])?;
                 if let Err(error) = write_all_at(file, &bytes, offset) {
                     // What is beyond the end is never read, and overwritten by the next; it only takes up room.
                     let _ = file.set_len(offset);
                     return Err(error);
                 }
-                store.remember(results, &rest[..ends.len()], &ends, offset);
+                store.remember(results, &group[done..done + ends.len()], &ends, offset);
                 offset += bytes.iter().map(|part| part.len() as u64).sum::<u64>();
                 done += ends.len();
-                rest = &rest[ends.len()..];
             }
             Ok(())
         });
         (done, result)
     }
 
+    /// A job's file, which is made when it is first needed.
     fn file(&mut self, results: &JobResults) -> io::Result<&File> {
         if self.files.len() >= OPEN && !self.files.contains_key(&results.job) {
             self.files.clear();
         }
         match self.files.entry(results.job) {
-            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(OpenOptions::new().write(true).open(&results.path)?))
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let file = OpenOptions::new().write(true).create(true).truncate(false).open(&results.path)?;
+                if locked(&results.written).in_file() == 0 {
+                    file.write_all_at(title(results.job).as_bytes(), 0)?;
+                }
+                Ok(entry.insert(file))
             }
         }
     }
@@ -99,7 +109,7 @@ impl Store {
         let mut recent = locked(&self.recent);
         for ((_, outcomes), end) in batches.iter().zip(ends) {
             let number = written.batches;
-            if number.is_multiple_of(MARK) {
+            if written.in_file().is_multiple_of(MARK) {
                 let begin = written.bytes;
                 written.marks.push(begin);
             }

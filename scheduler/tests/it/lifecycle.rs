@@ -95,7 +95,7 @@ fn identities_and_blobs_outlive_a_scheduler_and_jobs_do_not() {
         let client = farm.client().await;
         client.put_module().await;
         let _worker = farm.squares(1).await;
-        client.run(range_job(0, 100), Bytes::new()).await.assert_squares(0, 100);
+        client.run(range_job(0, 10_000), Bytes::new()).await.assert_squares(0, 10_000);
         let (ca, secret) = (farm.admin.ca, farm.admin.secret.clone());
         let folder = farm.stop().await;
         fs::write(folder.path().join("blobs/new/half"), "of a blob").unwrap();
