@@ -24,19 +24,19 @@ fn a_task_sees_the_environment_that_is_given_and_no_other() {
 #[test]
 fn a_task_that_fails_is_tried_again_if_asked() {
     let world = World::new();
-    let m = module(&world, wat::THIRD_TIME);
+    let m = module(&world, &wat::third_time());
     for command in BOTH {
         let run = |retries: &str| {
-            let command = world.farm([command, m, "--args", "[0, 0, 0]", "--retries", retries, "--output", "json"]);
+            let command = world.farm([command, m, "--args", "[3, 4, 5]", "--retries", retries, "--output", "json"]);
             command.run()
         };
         let enough = run("2").with_code(0).json();
-        assert_eq!(enough["results"], json!([2, 2, 2]), "the number of the attempt that succeeded");
+        assert_eq!(enough["results"], json!([9, 16, 25]));
         let too_few = run("1").with_code(1).json();
         assert_eq!(too_few["failures"].as_array().map(Vec::len), Some(3));
         assert_eq!(too_few["failures"][0]["error"]["kind"], "trap");
     }
-    let submitted = world.farm(["submit", m, "--args", "[0, 0, 0]", "--retries", "5", "--output", "json"]).succeeds();
+    let submitted = world.farm(["submit", m, "--args", "[3, 4, 5]", "--retries", "5", "--output", "json"]).succeeds();
     assert_eq!(submitted.json()["job"]["retried"], 6);
 }
 

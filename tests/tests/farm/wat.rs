@@ -168,23 +168,39 @@ pub(crate) const RETURN_A_GIGABYTE: &str = r#"(component
     (func (export "huge") (param "x" s32) (result string)
         (canon lift (core func $i "huge") (memory (core memory $i "memory")))))"#;
 
-/// A component that traps until its task is tried for the third time, and gives the number of the attempt.
-pub(crate) const THIRD_TIME: &str = r#"(component
-    (import "farm:function/host@0.1.0" (instance $host
-        (type $info' (record (field "job" u64) (field "index" u64) (field "attempt" u32) (field "seed" u64)))
-        (export "task-info" (type $info (eq $info')))
-        (export "task" (func (result $info)))))
-    (core module $memory (memory (export "memory") 1))
-    (core instance $memory (instantiate $memory))
-    (core func $task (canon lower (func $host "task") (memory (core memory $memory "memory"))))
-    (core module $m
-        (import "host" "task" (func $task (param i32)))
-        (import "memory" "memory" (memory 1))
-        (func $attempt (export "attempt") (param i32) (result i32)
-            (call $task (i32.const 8))
-            (if (i32.lt_u (i32.load (i32.const 24)) (i32.const 2)) (then unreachable))
-            (i32.load (i32.const 24))))
-    (core instance $i (instantiate $m
-        (with "host" (instance (export "task" (func $task))))
-        (with "memory" (instance $memory))))
-    (func (export "attempt") (param "x" u32) (result u32) (canon lift (core func $i "attempt"))))"#;
+/// A component that squares a number, with this piece of code in front of it, which may look at `$attempt` and `$x`.
+fn by_attempt(code: &str) -> String {
+    format!(
+        r#"(component
+            (import "farm:function/host@0.1.0" (instance $host
+                (type $info' (record (field "job" u64) (field "index" u64) (field "attempt" u32) (field "seed" u64)))
+                (export "task-info" (type $info (eq $info')))
+                (export "task" (func (result $info)))))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $memory (instantiate $memory))
+            (core func $task (canon lower (func $host "task") (memory (core memory $memory "memory"))))
+            (core module $m
+                (import "host" "task" (func $task (param i32)))
+                (import "memory" "memory" (memory 1))
+                (func (export "f") (param $x i64) (result i64) (local $attempt i32)
+                    (call $task (i32.const 8))
+                    (local.set $attempt (i32.load (i32.const 24)))
+                    {code}
+                    (i64.mul (local.get $x) (local.get $x))))
+            (core instance $i (instantiate $m
+                (with "host" (instance (export "task" (func $task))))
+                (with "memory" (instance $memory))))
+            (func (export "f") (param "x" s64) (result s64) (canon lift (core func $i "f"))))"#
+    )
+}
+
+/// Traps until its task is tried for the third time.
+pub(crate) fn third_time() -> String {
+    by_attempt("(if (i32.lt_u (local.get $attempt) (i32.const 2)) (then unreachable))")
+}
+
+/// Never returns for 0 when that is tried for the first time.
+pub(crate) fn hangs_at_first() -> String {
+    let is_first = "(i64.eqz (i64.or (local.get $x) (i64.extend_i32_u (local.get $attempt))))";
+    by_attempt(&format!("(if {is_first} (then (loop $again (br $again))))"))
+}
