@@ -10,17 +10,16 @@ use crate::process::{lock, run};
 use crate::toolchain::{GuestCompiler, Source};
 use crate::workspace::Workspace;
 
+/// Builds the binary from the same artefacts as the tests.
+///
+/// Cargo settles the features of a dependency by what it was asked for, and with other features builds anew whatever
+/// depends on it, Cranelift included. `--workspace` brings in what all members ask for, and any test, this smallest one
+/// say, what the tests ask for.
+const FARM: [&str; 6] = ["build", "--workspace", "--bin", "farm", "--test", "usage"];
+
 /// Builds `farm`, then every module in `modules/` to `target/guests/NAME.wasm`, after the compiler if need be.
 pub(crate) fn build(workspace: &Workspace, source: Source) -> Result<()> {
-    run(&mut workspace.cargo(["build", "--workspace", "--bin", "farm"]))?;
-    build_with_farm(workspace, source)
-}
-
-/// The same with the `farm` that is there.
-///
-/// Built with the tests, `farm` shares its dependencies with them. Cargo would build all of them once more, Cranelift
-/// included, if it was asked for the binary alone, because then no test asks for any feature of them.
-pub(crate) fn build_with_farm(workspace: &Workspace, source: Source) -> Result<()> {
+    run(&mut workspace.cargo(FARM))?;
     let compiler = GuestCompiler::ensure(workspace, source)?;
     fs::create_dir_all(workspace.guests())?;
     let _lock = lock(&workspace.output().join("guests.lock"))?;

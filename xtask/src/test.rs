@@ -98,7 +98,9 @@ fn clippy(workspace: &Workspace) -> Result<Option<Tally>> {
 }
 
 fn doc(workspace: &Workspace) -> Result<Option<Tally>> {
-    let mut cargo = workspace.cargo(["doc", "--workspace", "--no-deps"]);
+    // With `--examples` the dependencies have the features that `--all-targets` gave them for clippy; else all of them
+    // would be checked anew.
+    let mut cargo = workspace.cargo(["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
     run_command(cargo.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     Ok(None)
 }
@@ -111,7 +113,7 @@ fn core(workspace: &Workspace) -> Result<Option<Tally>> {
 fn build(workspace: &Workspace) -> Result<Option<Tally>> {
     // Everything in one go: cargo keeps both cores busy, and the features of dependencies are settled once.
     run_command(&mut workspace.cargo(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
-    guests::build_with_farm(workspace, Source::Any)?;
+    guests::build(workspace, Source::Any)?;
     Ok(None)
 }
 
