@@ -41,28 +41,69 @@ pub enum LaunchError {
     Announcement(String),
 }
 
-/// The last lines of a process' log, for an error message.
+impl LaunchError {
+    /// What the process that ended told its user to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Ended { log, .. } | Self::Slow { log } => log.hint.as_deref(),
+            Self::Spawn { .. } | Self::Folder { .. } | Self::Announcement(_) => None,
+        }
+    }
+}
+
+/// What a process said last, for an error message: its own error where it told one, else the end of its log.
 #[derive(Debug)]
-pub struct LogTail(String);
+pub struct LogTail {
+    text: String,
+    hint: Option<String>,
+}
 
 impl LogTail {
     fn read(path: &Path) -> Self {
-        let log = fs::read(path).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        Self::of(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()))
+    }
+
+    fn of(log: &str) -> Self {
+        if let Some((message, hint)) = last_error(log) {
+            return Self { text: format!(": {message}"), hint };
+        }
         let lines: Vec<_> = log.lines().rev().take(5).collect();
         let mut text = String::new();
         for line in lines.iter().rev() {
-            text.push_str("\n    ");
+            text.push_str(if text.is_empty() { "; it said last:\n    " } else { "\n    " });
             text.push_str(line);
         }
-        Self(text)
+        Self { text, hint: None }
     }
 }
 
 impl std::fmt::Display for LogTail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, "; it said last:{}", self.0) }
+        f.write_str(&self.text)
     }
+}
+
+/// The last error in a log and its hint, in either of the forms in which `farm` tells errors.
+fn last_error(log: &str) -> Option<(String, Option<String>)> {
+    #[derive(Deserialize)]
+    struct Told {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        message: String,
+        hint: Option<String>,
+    }
+
+    let lines: Vec<_> = log.lines().collect();
+    lines.iter().enumerate().rev().find_map(|(number, line)| {
+        if let Some(message) = line.strip_prefix("error: ") {
+            let hint = lines.get(number + 1).and_then(|next| next.strip_prefix("hint: "));
+            return Some((message.to_owned(), hint.map(str::to_owned)));
+        }
+        let Told { error } = serde_json::from_str(line).ok()?;
+        Some((error.message, error.hint))
+    })
 }
 
 /// What `farm scheduler --output json` prints on stdout once it listens. The names are a promise.
@@ -377,4 +418,31 @@ impl StandingFarm {
 
 fn record(home: &Home) -> PathBuf {
     home.local_farm().join("farm.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_a_process_that_ended_is_told_as_its_own() {
+        let text = LogTail::of("INFO made the farm's CA\nerror: cannot listen\nhint: --listen takes another\n");
+        assert_eq!(
+            (text.to_string().as_str(), text.hint.as_deref()),
+            (": cannot listen", Some("--listen takes another"))
+        );
+        let json = LogTail::of(r#"{"error":{"code":70,"hint":null,"message":"the disk is full"}}"#);
+        assert_eq!((json.to_string().as_str(), json.hint), (": the disk is full", None));
+    }
+
+    #[test]
+    fn of_one_that_died_without_a_word_the_end_of_the_log_is_told() {
+        let log: String = (1..=9).map(|number| format!("line {number}\n")).collect();
+        let tail = LogTail::of(&log).to_string();
+        assert_eq!(
+            tail.lines().map(str::trim).collect::<Vec<_>>()[1..],
+            ["line 5", "line 6", "line 7", "line 8", "line 9"]
+        );
+        assert_eq!(LogTail::of("").to_string(), "");
+    }
 }

@@ -270,7 +270,11 @@ impl From<AgentError> for Report {
 
 impl From<LaunchError> for Report {
     fn from(error: LaunchError) -> Self {
-        Self::from_error(exit_codes::INTERNAL, &error)
+        let report = Self::from_error(exit_codes::INTERNAL, &error);
+        match error.hint() {
+            Some(hint) => report.hint(hint),
+            None => report,
+        }
     }
 }
 
