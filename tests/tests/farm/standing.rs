@@ -132,7 +132,7 @@ fn an_address_can_be_chosen_if_it_is_free() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let refused = world.farm(["up", "--listen", &address]).fails(70);
-    refused.says(&["error: ", &address, "in use", "--listen"]);
+    refused.explains(&["cannot listen", &address, "in use"]).hints(&["--listen"]);
     world.leaves_nothing();
     drop(taken);
     let up = world.farm(["up", "--listen", &address, "--workers", "1", "--output", "json"]).succeeds();
