@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -422,15 +422,6 @@ fn kind_of(first: Option<u8>) -> &'static str {
         Some(b'n') => "null",
         Some(_) => "a number",
     }
-}
-
-/// Reads a small text file, for error messages that say which.
-///
-/// # Errors
-///
-/// The file cannot be read.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, ArgsError> {
-    std::fs::read(path).map_err(|source| ArgsError::Read { name: path.display().to_string(), source })
 }
 
 #[cfg(test)]
