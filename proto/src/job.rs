@@ -26,6 +26,24 @@ pub struct JobSpec {
     pub max_failures: Option<u64>,
     /// Jobs of one user run in descending priority, then in order of age.
     pub priority: i32,
+    /// Earlier jobs that have to be [done](JobState::Done) before the first task runs. If one is cancelled or fails as a
+    /// whole, so does this one.
+    pub after: Vec<JobId>,
+    /// The function takes two: a task's argument is an array, and its result what is left when the function has been
+    /// called for the first two elements, then for that and the third, and so on. An array of one is its own result.
+    pub fold: bool,
+}
+
+impl JobSpec {
+    /// What a worker has to know of the job: all but its argument table, which comes with the leases.
+    #[must_use]
+    pub fn for_worker(&self) -> Self {
+        let args = match self.args {
+            Args::Range { start, end } => Args::Range { start, end },
+            _ => Args::Inline { count: self.args.count() },
+        };
+        Self { args, after: Vec::new(), ..self.clone() }
+    }
 }
 
 /// A module and how it is to be called.
@@ -75,6 +93,34 @@ pub enum Args {
     Inline { count: u64 },
     /// Blobs that each hold the [columns](crate::columns) of consecutive tasks.
     Chunks(Vec<ArgChunk>),
+    /// Results of an earlier job, which need not be there yet: each task waits for its own.
+    Results(ResultArgs),
+    /// The arguments of some tasks of another job: what a retry is made of. Clients do not send it.
+    Subset {
+        job: JobId,
+        /// First and end (exclusive), ascending.
+        tasks: Vec<(u64, u64)>,
+    },
+}
+
+/// Arguments that are results of another job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultArgs {
+    pub job: JobId,
+    /// How many arguments these are: as many as `job` has tasks, or groups of them.
+    pub count: u64,
+    /// None: each result is an argument. Otherwise, an argument is the array of so many consecutive results, the last one
+    /// of what is left. At least 2.
+    pub group: Option<u32>,
+    /// The function takes bytes, not JSON.
+    pub raw: bool,
+}
+
+impl ResultArgs {
+    /// How many results go into each argument but the last.
+    pub fn fan_in(&self) -> u32 {
+        self.group.unwrap_or(1).max(1)
+    }
 }
 
 /// One blob of an argument table.
@@ -95,6 +141,8 @@ impl Args {
             Self::Range { .. } => 0,
             Self::Inline { count } => *count,
             Self::Chunks(chunks) => chunks.iter().map(|chunk| u64::from(chunk.count)).sum(),
+            Self::Results(results) => results.count,
+            Self::Subset { tasks, .. } => tasks.iter().map(|(start, end)| end.saturating_sub(*start)).sum(),
         }
     }
 }
@@ -244,4 +292,6 @@ pub struct JobStatus {
     pub reason: Option<String>,
     /// What each busy task last said of its progress: task, done, total.
     pub progress: Vec<(u64, u64, u64)>,
+    /// Earlier jobs whose end or results it needs.
+    pub needs: Vec<JobId>,
 }

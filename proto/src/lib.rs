@@ -29,11 +29,21 @@ pub mod job;
 pub mod message;
 pub mod outcome;
 pub mod ticket;
+pub mod why;
 
 /// ALPN of the protocol; its number is raised with every incompatible change.
-pub const ALPN: &[u8] = b"farm/1";
+pub const ALPN: &[u8] = b"farm/2";
+/// The number in [`ALPN`].
+pub const VERSION: u32 = 2;
 /// ALPN of enrolment: no client certificate, one request, then the connection is over.
 pub const ALPN_ENROL: &[u8] = b"farm-enrol/1";
+
+/// The ALPN of another version: schedulers take it, to be able to say which version they speak.
+pub fn alpn_of(version: u32) -> Vec<u8> {
+    format!("farm/{version}").into_bytes()
+}
+/// The last version whose ALPN schedulers take.
+pub const LAST_KNOWN_VERSION: u32 = 64;
 
 /// Numbered reasons with which a farm closes a connection, or resets a stream.
 pub mod close {
@@ -43,10 +53,16 @@ pub mod close {
     pub const PROTOCOL: u32 = 1;
     /// The certificate names a role that may not do this.
     pub const FORBIDDEN: u32 = 2;
-    /// The scheduler is going down.
+    /// The farm is going down, and does not come back.
     pub const SHUTDOWN: u32 = 3;
     /// The ticket's secret is wrong or its time is over.
     pub const BAD_TICKET: u32 = 4;
     /// The scheduler itself failed; its log says how.
     pub const INTERNAL: u32 = 5;
+    /// The scheduler stops, and is expected back with all that it knows: dial again.
+    pub const RESTART: u32 = 6;
+    /// The peer speaks another version of the protocol; the reason says which one fits.
+    pub const VERSION: u32 = 7;
+    /// A worker that was given up because it had been silent dials in again as a new connection; this one is void.
+    pub const SILENT: u32 = 8;
 }

@@ -6,14 +6,16 @@ use crate::ids::{Digest, JobId, LeaseId, WorkerId};
 use crate::job::{Counts, JobSpec, JobStatus};
 use crate::outcome::{Captured, Failure};
 use crate::ticket::Role;
+use crate::why::{Stage, Why};
 
 /// The first frame of every bidirectional stream that a peer opens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Open {
     /// One request, then its responses.
     Request(Request),
-    /// A worker's control stream: [`WorkerControl`] / [`SchedulerControl`] follow. Once per connection.
-    Control(WorkerHello),
+    /// A worker's control stream: [`WorkerControl`] / [`SchedulerControl`] follow. Once per connection. A worker that
+    /// comes back after a lost connection says what it still has.
+    Control { hello: WorkerHello, resume: Resume },
     /// A worker's work stream: [`WorkerWork`] / [`SchedulerWork`] follow. Once per connection, after `Control`.
     Work,
 }
@@ -24,7 +26,19 @@ pub enum Request {
     /// Starts a job. Payload: the columns of [`crate::job::Args::Inline`], or nothing. Answered by
     /// [`Response::Missing`] and the end if blobs are missing: put them, then submit again. Otherwise by
     /// [`Response::Accepted`]; with `watch`, what [`Request::Watch`] gives from the start follows on the same stream.
-    Submit { spec: Box<JobSpec>, watch: bool },
+    /// If the caller has submitted a job under this key before, that job is meant: who does not know whether a
+    /// submission has arrived can safely repeat it.
+    Submit { key: SubmitKey, spec: Box<JobSpec>, watch: bool },
+    /// Makes a new job of those tasks of another that have no value, or with `failed` only of those that failed. The
+    /// other has to be over. Answered by [`Response::Accepted`].
+    Retry { key: SubmitKey, job: JobId, failed: bool },
+    /// Deletes a job that is over, with its results. Answered by [`Response::Deleted`].
+    Delete { job: JobId },
+    /// What a job or one of its tasks waits for, or where its time went. Answered by [`Response::Why`].
+    Why { job: JobId, task: Option<u64> },
+    /// Lets the workers of that name, or the one with that number, take nothing new and leave when they are done.
+    /// Admins only. Answered by [`Response::Draining`].
+    Drain { worker: String },
     /// Answered by [`Response::Missing`]: those of `digests` that the scheduler does not have.
     Missing { digests: Vec<Digest> },
     /// Stores a blob. `size` raw bytes follow the frame. Answered by [`Response::Stored`] once they are there and
@@ -46,7 +60,7 @@ pub enum Request {
     Farm,
     /// Makes a ticket. Admins only. Answered by [`Response::Ticket`].
     Ticket { role: Role, name: String, valid_s: u64 },
-    /// Ends the scheduler, and with it its workers. Admins only. Answered by [`Response::Stopping`].
+    /// Ends the farm: its scheduler, and with it its workers. Admins only. Answered by [`Response::Stopping`].
     Shutdown,
 }
 
@@ -76,14 +90,35 @@ pub enum Response {
         ticket: String,
     },
     Stopping,
+    Deleted,
+    Why(Box<Why>),
+    /// The workers that were told to leave.
+    Draining {
+        workers: Vec<WorkerId>,
+    },
     Error(RequestError),
 }
+
+/// A submission's name, drawn at random by whoever submits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubmitKey(pub u128);
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RequestError {
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    #[error("job {job} has no task {task}: its {tasks} tasks are numbered from 0")]
+    NoSuchTask { job: JobId, task: u64, tasks: u64 },
+    #[error("no worker is called {0:?}, nor has that number")]
+    NoSuchWorker(String),
+    #[error("job {0} is not over")]
+    NotOver(JobId),
+    #[error("job {by} needs job {job}")]
+    Needed { job: JobId, by: JobId },
+    #[error("job {0} has no task to be retried")]
+    NothingToRetry(JobId),
     #[error("the farm has no blob {0}")]
     NoSuchBlob(Digest),
     #[error("this needs the role of {0}")]
@@ -112,6 +147,10 @@ pub struct Batch {
     pub captured: Vec<(u32, Captured)>,
     /// Time that the tasks ran, added up, in nanoseconds.
     pub run_ns: u64,
+    /// For how long, since their lease came, their worker was fetching what the job needs, in nanoseconds.
+    pub fetch_ns: u64,
+    /// For how long, since then, it was compiling.
+    pub compile_ns: u64,
 }
 
 /// The farm as a whole.
@@ -158,6 +197,26 @@ pub struct WorkerHello {
     pub version: String,
 }
 
+/// What a worker brings along when it dials in again. Empty for a new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Jobs that it was told about and not to forget, with their [stamps](SchedulerWork::Job).
+    pub jobs: Vec<(JobId, u64)>,
+    /// Leases that are not over: with tasks that it has not answered, or whose answers were not
+    /// [acknowledged](SchedulerControl::Stored). It sends those answers again, in their order, right after
+    /// [`SchedulerControl::Welcome`].
+    pub claims: Vec<Claim>,
+}
+
+/// A lease of a connection that was lost, or of another life of the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub lease: LeaseId,
+    pub job: JobId,
+    /// First and end (exclusive), ascending: the tasks without an acknowledged answer.
+    pub tasks: Vec<(u64, u64)>,
+}
+
 /// Worker to scheduler, on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerControl {
@@ -165,6 +224,8 @@ pub enum WorkerControl {
     JobFailed { job: JobId, failure: Failure },
     /// A task said how far it is.
     Progress { job: JobId, task: u64, done: u64, total: u64 },
+    /// What it is doing for a job that has a lease here and cannot run yet; or that it can run now.
+    Preparing { job: JobId, stage: Stage },
     /// The worker takes no new leases and leaves when it holds none.
     Draining,
 }
@@ -181,17 +242,21 @@ pub enum SchedulerControl {
     ForgetJob { job: JobId },
     /// Hand back what has not been started of a lease ([`WorkerWork::Returned`]), keeping at most `keep` tasks.
     Recall { lease: LeaseId, keep: u32 },
+    /// The effects of the first so many [`WorkerWork`] messages of this connection are on disk: the worker need not keep
+    /// them any longer.
+    Stored { messages: u64 },
     /// Take nothing new, finish what is held, leave.
     Drain,
-    /// Leave now.
+    /// Leave now, for good.
     Exit,
 }
 
 /// Scheduler to worker, on the work stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum SchedulerWork {
-    /// What to do for leases of this job; comes before the first of them.
-    Job { job: JobId, spec: Box<JobSpec> },
+    /// What to do for leases of this job; comes before the first of them. The stamp tells it from another job that has
+    /// the same number, in a farm that was restored from a backup.
+    Job { job: JobId, stamp: u64, spec: Box<JobSpec> },
     /// Run these tasks. Payload: their arguments as columns, unless the job's arguments are a range.
     Lease(Lease),
 }

@@ -26,6 +26,8 @@ pub enum FailureKind {
     Cancelled,
     /// The process that ran the task died, more often than is put up with.
     WorkerLost,
+    /// A result that the task needs as its argument will never be there.
+    InputFailed,
 }
 
 impl FailureKind {
@@ -55,6 +57,7 @@ impl FailureKind {
             Self::BadArguments => "bad-arguments",
             Self::Cancelled => "cancelled",
             Self::WorkerLost => "worker-lost",
+            Self::InputFailed => "input-failed",
         }
     }
 }
