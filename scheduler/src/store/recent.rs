@@ -2,9 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
 use farm_proto::ids::JobId;
-use farm_proto::message::Batch;
 
 use super::Outcomes;
 
@@ -21,8 +19,6 @@ pub(super) struct Recent {
 #[derive(Debug)]
 struct Entry {
     outcomes: Outcomes,
-    /// Where the batch ends in the job's file.
-    end: u64,
     cost: usize,
 }
 
@@ -31,16 +27,15 @@ impl Recent {
         Self { batches: HashMap::new(), order: VecDeque::new(), bytes: 0, limit }
     }
 
-    /// Keeps a batch for a while, unless it would crowd out everything else. `message` is its length in the file.
-    pub(super) fn insert(&mut self, job: JobId, number: u64, end: u64, outcomes: &Outcomes, message: usize) {
-        let cost = outcomes.columns.len() + 2 * message + size_of::<Entry>();
+    /// Keeps a batch for a while, unless it would crowd out everything else. `head` is its length but for the columns.
+    pub(super) fn insert(&mut self, job: JobId, number: u64, outcomes: Outcomes, head: usize) {
+        let cost = outcomes.columns.len() + 2 * head + size_of::<Entry>();
         if cost > self.limit / 4 {
             return;
         }
         self.bytes += cost;
         self.order.push_back((job, number));
-        let entry = Entry { outcomes: outcomes.clone(), end, cost };
-        self.batches.insert((job, number), entry);
+        self.batches.insert((job, number), Entry { outcomes, cost });
         while self.bytes > self.limit {
             let Some(oldest) = self.order.pop_front() else {
                 return;
@@ -51,10 +46,7 @@ impl Recent {
         }
     }
 
-    /// A batch, and where it ends in the file.
-    pub(super) fn get(&self, job: JobId, number: u64) -> Option<(Batch, Bytes, u64)> {
-        let entry = self.batches.get(&(job, number))?;
-        let Outcomes { batch, columns } = &entry.outcomes;
-        Some((batch.clone(), columns.clone(), entry.end))
+    pub(super) fn get(&self, job: JobId, number: u64) -> Option<Outcomes> {
+        self.batches.get(&(job, number)).map(|entry| entry.outcomes.clone())
     }
 }

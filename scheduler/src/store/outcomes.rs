@@ -64,7 +64,7 @@ impl Outcomes {
     /// The outcome of a task that no worker answered for.
     pub(crate) fn of_failure(task: u64, failure: Failure) -> Self {
         Self {
-            batch: Batch { first: task, count: 1, failures: vec![(0, failure)], captured: Vec::new(), run_ns: 0 },
+            batch: Batch { first: task, count: 1, failures: vec![(0, failure)], captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns: 0 },
             // One item without bytes: it ends at 0.
             columns: Bytes::from_static(&[0; 4]),
         }
@@ -89,6 +89,7 @@ impl Outcomes {
                 failures: within(&self.batch.failures, from, to),
                 captured: within(&self.batch.captured, from, to),
                 run_ns: (u128::from(self.batch.run_ns) * u128::from(to - from) / u128::from(count)) as u64,
+                ..self.batch
             },
             columns: columns.slice(from as usize, to as usize).encode(),
         })
@@ -148,6 +149,8 @@ mod tests {
             failures: vec![(0, failure("a")), (4, failure("b"))],
             captured: vec![(3, log("c")), (9, log("d"))],
             run_ns: 1000,
+            fetch_ns: 7,
+            compile_ns: 8,
         };
         Outcomes::parse(batch, columns.finish().encode()).unwrap()
     }
