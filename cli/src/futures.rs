@@ -46,7 +46,7 @@ use farm_proto::outcome::Failure;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::args::{ArgSource, Arguments, ArgsError};
+use crate::args::{ArgSource, ArgsError, Arguments};
 use crate::client::{Client, ClientError, Update, Watch};
 use crate::job::{Job, JobOptions, results_of};
 use crate::modules::{Function, LoadedModule};
@@ -162,8 +162,7 @@ impl RemoteFunction {
     /// The function does not take integers, or the farm refuses the job.
     pub async fn map_range(&self, range: Range<i64>) -> Result<Futures, FuturesError> {
         let source = ArgSource::Range { start: range.start, end: range.end.max(range.start) };
-        let arguments =
-            Arguments::read(&source, &mut |element, out: &mut Vec<u8>| self.function.encode(element, out))?;
+        let arguments = Arguments::read(&source, &mut |element, out: &mut Vec<u8>| self.function.encode(element, out))?;
         Ok(self.start(arguments).await?)
     }
 
