@@ -195,6 +195,9 @@ pub struct WorkerHello {
     pub slots: u32,
     /// Version of the worker.
     pub version: String,
+    /// Drawn at random when the worker's process began, the same on each of its connections: one that comes back before
+    /// the loss of its last connection was noticed is known by it.
+    pub incarnation: u64,
 }
 
 /// What a worker brings along when it dials in again. Empty for a new one.

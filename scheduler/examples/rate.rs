@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +25,7 @@ use farm_proto::job::{
     ArgChunk, Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding,
 };
 use farm_proto::message::{
-    Batch, Lease, Open, Request, Response, SchedulerControl, SchedulerWork, WorkerHello, WorkerWork,
+    Batch, Lease, Open, Request, Response, Resume, SchedulerControl, SchedulerWork, SubmitKey, WorkerHello, WorkerWork,
 };
 use farm_proto::ticket::Ticket;
 use farm_scheduler::{Options, Scheduler};
@@ -56,8 +57,9 @@ async fn schedule(state: &Path) -> Result<()> {
 async fn work(ticket: &Ticket) -> Result<()> {
     let link = dial::connect(ticket, None).await?;
     let (mut control, mut welcome) = link.open().await?;
-    let hello = WorkerHello { name: "nothing".into(), host: String::new(), pid: 0, slots: 1, version: String::new() };
-    control.send(&Open::Control(hello), Bytes::new()).await?;
+    let hello = WorkerHello { name: "nothing".into(), host: String::new(), pid: 0, slots: 1, version: String::new(), incarnation: std::process::id().into() };
+    let open = Open::Control { hello, resume: Resume::default() };
+    control.send(&open, Bytes::new()).await?;
     let (mut writer, mut reader) = link.open().await?;
     writer.send(&Open::Work, Bytes::new()).await?;
     welcome.expect::<SchedulerControl>().await?;
@@ -86,7 +88,7 @@ fn answer(writer: &mut FrameWriter, lease: &Lease, columns: &mut HashMap<u32, By
             columns.finish().encode()
         });
         let first = lease.first + u64::from(offset);
-        let batch = Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns: u64::from(count) * 100 };
+        let batch = Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns: u64::from(count) * 100, fetch_ns: 0, compile_ns: 0 };
         writer.queue(&WorkerWork::Results { lease: lease.lease, batch }, results.clone())?;
         offset += count;
     }
@@ -174,7 +176,15 @@ fn job(args: Args) -> JobSpec {
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     }
+}
+
+/// A key that no other submission has.
+fn key() -> SubmitKey {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    SubmitKey(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
 
 impl Client {
@@ -220,7 +230,7 @@ impl Client {
 
     /// Runs a job: how many outcomes came.
     async fn run(&self, spec: JobSpec) -> Result<u64> {
-        let (mut writer, mut reader) = self.open(Request::Submit { spec: Box::new(spec), watch: true }).await?;
+        let (mut writer, mut reader) = self.open(Request::Submit { key: key(), spec: Box::new(spec), watch: true }).await?;
         writer.finish();
         let mut outcomes = 0;
         while let Some((response, _)) = reader.next().await? {

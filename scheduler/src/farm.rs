@@ -4,27 +4,40 @@
 //! flood of results does not keep a cancel waiting, and so that a full disk holds back results and nothing else. The
 //! [owner] takes all that is there, tells the core one thing after the other and does what the core asks for;
 //! when nothing more is there, it commits what came together. It never waits for anyone: what workers are to be told
-//! goes into their [`Outbox`], what watchers may have is [published](crate::results::JobResults::publish).
+//! goes into their [`Outbox`], what watchers may have is [published](crate::store::JobResults::publish).
+//!
+//! What survives a restart is in the [store](crate::store); [`owner::Owner::recover`] makes the same owner of it.
 
+mod asks;
 mod commands;
 mod commits;
+mod graph;
 mod jobs;
 mod measured;
 pub(crate) mod owner;
+mod recover;
+mod retention;
+mod why;
 mod words;
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farm_core::Departure;
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::job::{JobSpec, JobStatus};
-use farm_proto::message::{FarmStatus, Lease, RequestError, SchedulerControl, WorkerHello};
+use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
+use farm_proto::message::{
+    FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello,
+};
 use farm_proto::outcome::Failure;
+use farm_proto::why::{Stage, Why};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
-use crate::results::{JobResults, Outcomes};
+use crate::serve::Seat;
+use crate::store::{JobResults, Outcomes};
 
 /// Clients' messages on their way.
 const ASKS: usize = 256;
@@ -40,10 +53,40 @@ type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 #[derive(Debug)]
 enum Ask {
     Submit {
-        owner: String,
-        spec: Arc<JobSpec>,
-        args: Arc<ArgTable>,
+        new: Box<Submission>,
         reply: Reply<Arc<JobResults>>,
+    },
+    /// The job that was submitted under this key, if there is one. Answered once it is stored.
+    Submitted {
+        caller: Caller,
+        key: SubmitKey,
+        reply: Reply<Option<Arc<JobResults>>>,
+    },
+    Source {
+        caller: Caller,
+        job: JobId,
+        reply: Reply<Source>,
+    },
+    Retry {
+        caller: Caller,
+        job: JobId,
+        failed: bool,
+        reply: Reply<Vec<Range<u64>>>,
+    },
+    Delete {
+        caller: Caller,
+        job: JobId,
+        reply: Reply<()>,
+    },
+    Why {
+        caller: Caller,
+        job: JobId,
+        task: Option<u64>,
+        reply: Reply<Why>,
+    },
+    Drain {
+        worker: String,
+        reply: Reply<Vec<WorkerId>>,
     },
     Status {
         caller: Caller,
@@ -67,19 +110,42 @@ enum Ask {
     Overview {
         reply: Reply<FarmStatus>,
     },
-    /// Answered when the last worker has gone.
+    /// No more jobs are taken. Answered when all that was taken in is stored, and, if the farm ends for good, the last
+    /// worker has gone.
     Stop {
+        for_good: bool,
         reply: Reply<()>,
     },
+}
+
+/// A job that is wanted. Its blobs are there.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) caller: Caller,
+    pub(crate) key: SubmitKey,
+    pub(crate) spec: JobSpec,
+    pub(crate) args: ArgTable,
+    /// The columns of inline arguments, to be stored.
+    pub(crate) inline: Bytes,
+}
+
+/// What has to be known of a job to take its results as arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) tasks: u64,
+    pub(crate) encoding: ResultEncoding,
 }
 
 /// What a worker says, or what is to be said of it.
 #[derive(Debug)]
 pub(crate) enum Said {
-    Joined { hello: WorkerHello, outbox: Outbox },
+    Joined { hello: WorkerHello, resume: Resume, outbox: Outbox },
     Results { lease: LeaseId, outcomes: Outcomes },
     Lost { lease: LeaseId, task: u64, message: String },
     Returned { lease: LeaseId, first: u64, count: u32 },
+    /// Of a lease that was to be sent to it, these tasks were not.
+    NotSent { lease: LeaseId, first: u64, count: u32 },
+    Preparing { job: JobId, stage: Stage },
     JobFailed { job: JobId, failure: Failure },
     Progress { job: JobId, task: u64, done: u64, total: u64 },
     Draining,
@@ -93,14 +159,16 @@ pub(crate) struct Outbox {
     pub(crate) control: mpsc::Sender<SchedulerControl>,
     /// To close it if the worker does not keep to the protocol.
     pub(crate) connection: quinn::Connection,
+    /// To let a worker that comes back fetch what its jobs need.
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// A lease to be sent.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) lease: Lease,
-    /// What the job is, if the worker does not know yet.
-    pub(crate) introduce: Option<Arc<JobSpec>>,
+    /// What the job is and its stamp, if the worker does not know yet.
+    pub(crate) introduce: Option<(Arc<JobSpec>, u64)>,
     pub(crate) args: Arc<ArgTable>,
 }
 
@@ -134,15 +202,49 @@ impl Farm {
         answer.await.map_err(gone)?
     }
 
-    /// Starts a job whose blobs are there. Answers once it is stored.
-    pub(crate) async fn submit(
+    /// Starts a job whose blobs are there. Answers once it is stored. A submission that is repeated gives the same job.
+    pub(crate) async fn submit(&self, new: Submission) -> Result<Arc<JobResults>, RequestError> {
+        let new = Box::new(new);
+        self.ask(|reply| Ask::Submit { new, reply }).await
+    }
+
+    /// The job that the caller submitted under this key, once it is stored; none if there is none.
+    pub(crate) async fn submitted(
         &self,
-        owner: String,
-        spec: JobSpec,
-        args: ArgTable,
-    ) -> Result<Arc<JobResults>, RequestError> {
-        let (spec, args) = (Arc::new(spec), Arc::new(args));
-        self.ask(|reply| Ask::Submit { owner, spec, args, reply }).await
+        caller: Caller,
+        key: SubmitKey,
+    ) -> Result<Option<Arc<JobResults>>, RequestError> {
+        self.ask(|reply| Ask::Submitted { caller, key, reply }).await
+    }
+
+    /// What has to be known of a job to take its results as arguments.
+    pub(crate) async fn source(&self, caller: Caller, job: JobId) -> Result<Source, RequestError> {
+        self.ask(|reply| Ask::Source { caller, job, reply }).await
+    }
+
+    /// The tasks of a job that is over which have no value, or with `failed` only those that failed.
+    pub(crate) async fn retry(
+        &self,
+        caller: Caller,
+        job: JobId,
+        failed: bool,
+    ) -> Result<Vec<Range<u64>>, RequestError> {
+        self.ask(|reply| Ask::Retry { caller, job, failed, reply }).await
+    }
+
+    /// Deletes a job that is over. Answers once that is stored.
+    pub(crate) async fn delete(&self, caller: Caller, job: JobId) -> Result<(), RequestError> {
+        self.ask(|reply| Ask::Delete { caller, job, reply }).await
+    }
+
+    /// What a job or one of its tasks waits for. Of tasks that have ended, it does not tell where their time went.
+    pub(crate) async fn why(&self, caller: Caller, job: JobId, task: Option<u64>) -> Result<Why, RequestError> {
+        self.ask(|reply| Ask::Why { caller, job, task, reply }).await
+    }
+
+    /// Lets workers leave when they are done, by name or number.
+    pub(crate) async fn drain(&self, worker: String) -> Result<Vec<WorkerId>, RequestError> {
+        self.ask(|reply| Ask::Drain { worker, reply }).await
     }
 
     pub(crate) async fn status(&self, caller: Caller, job: JobId) -> Result<JobStatus, RequestError> {
@@ -166,9 +268,9 @@ impl Farm {
         self.ask(|reply| Ask::Overview { reply }).await
     }
 
-    /// Takes no more jobs, and tells workers to leave. Answers when they have.
-    pub(crate) async fn stop(&self) -> Result<(), RequestError> {
-        self.ask(|reply| Ask::Stop { reply }).await
+    /// Takes no more jobs. Answers when everything is stored, and, if the farm ends `for_good`, its workers have left.
+    pub(crate) async fn stop(&self, for_good: bool) -> Result<(), RequestError> {
+        self.ask(|reply| Ask::Stop { for_good, reply }).await
     }
 
     /// Passes on what a worker said. Waits while the owner has more than it can store.

@@ -3,3 +3,6 @@
 pub(crate) mod args;
 pub(crate) mod check;
 mod chunk;
+pub(crate) mod results;
+pub(crate) mod retry;
+mod subset;

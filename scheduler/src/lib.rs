@@ -5,7 +5,7 @@
 //! ```text
 //!   peers ⇄ QUIC ⇄ serve (a task a stream) ⇄ farm (the core's one owner) ⇄ core
 //!                    │                          │
-//!                    ├ identity: who is who     └ results: what came out, by job
+//!                    ├ identity: who is who     └ store: jobs and what came out of them
 //!                    └ blobs: modules, arguments and inputs, files by digest
 //! ```
 //!
@@ -22,15 +22,18 @@
 //!
 //! # What is promised
 //!
-//! * What is sent to a client as a job's result has been stored before, and can be had again.
+//! * What was acknowledged is on disk: a job that was accepted, an outcome that was told, a cancellation, a deletion. A
+//!   scheduler that is killed comes back with all of it ([`Durability`] says what can be traded for speed).
+//! * A task's first stored outcome stands; a client that follows a job gets each outcome once, across restarts.
 //! * A job is accepted, and a blob is stored, as a whole or not at all; what a full disk refuses is said to be refused.
 //! * A peer can waste its own connection and nothing else: frames, streams, handshakes and connections are bounded, and
 //!   whoever breaks the protocol is closed with a [number](farm_proto::close).
 //!
-//! # Non-goals, for now
+//! # Non-goals
 //!
-//! Surviving a restart: blobs and identities do, jobs do not.
+//! A task may run more than once. A disk that loses what it said it had synced is noticed, not survived.
 
+pub mod admin;
 mod blobs;
 mod error;
 mod farm;
@@ -38,12 +41,12 @@ mod identity;
 mod job;
 mod memory;
 mod options;
-mod results;
 mod scheduler;
 mod serve;
 mod state_dir;
+mod store;
 mod sync;
 
 pub use crate::error::{SchedulerError, TicketRefused};
-pub use crate::options::Options;
+pub use crate::options::{Durability, Options};
 pub use crate::scheduler::{Handle, Scheduler};

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
+
+use farm_link::transport::IDLE_TIMEOUT;
 
 /// How a scheduler is set up. [`Options::new`] fills in what most farms want.
 #[derive(Debug, Clone)]
@@ -19,9 +22,27 @@ pub struct Options {
     pub max_blob: u64,
     /// How tasks are handed out.
     pub core: farm_core::Config,
+    /// What a crash may cost.
+    pub durability: Durability,
+    /// How long jobs that are over are kept with their results; none for ever.
+    pub keep_results: Option<Duration>,
+    /// A peer that says nothing for this long is given up. At least a quarter of a second.
+    pub heartbeat: Duration,
+}
+
+/// What a crash of the scheduler or its machine may cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing that was acknowledged.
+    #[default]
+    Synced,
+    /// Everything: nothing waits for the disk. For farms that go with those who made them.
+    Ephemeral,
 }
 
 impl Options {
+    /// How long results are kept unless the farm is told otherwise.
+    pub const DEFAULT_KEEP: Duration = Duration::from_secs(7 * 86_400);
     /// The port that farms listen on unless they are told otherwise.
     pub const DEFAULT_PORT: u16 = 7117;
 
@@ -34,6 +55,9 @@ impl Options {
             max_connections: 4096,
             max_blob: 64 << 30,
             core: farm_core::Config::default(),
+            durability: Durability::Synced,
+            keep_results: Some(Self::DEFAULT_KEEP),
+            heartbeat: IDLE_TIMEOUT,
         }
     }
 

@@ -9,25 +9,27 @@ use farm_link::transport;
 use farm_proto::close;
 use farm_proto::ticket::{Role, Ticket};
 use quinn::Endpoint;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::blobs::Blobs;
 use crate::farm::owner::Owner;
-use crate::farm::{Farm, Inbox};
+use crate::farm::Farm;
 use crate::identity::MAX_TICKET;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
-use crate::results::Store;
 use crate::serve::gone::{self, ErrorQueue};
-use crate::serve::{Shared, listener};
+use crate::serve::{Ending, Shared, listener};
 use crate::state_dir::StateDir;
+use crate::store::Store;
 use crate::{Options, SchedulerError};
 
-/// How long workers may take to leave when the scheduler ends.
+/// How long workers may take to leave when the farm ends.
 const WORKERS_LEAVE: Duration = Duration::from_secs(1);
+/// How long what was taken in may take to be stored when the scheduler ends. What is not, its workers still have.
+const FLUSH: Duration = Duration::from_secs(5);
 /// How long peers may take to acknowledge that their connections are closed.
 const PEERS_LEARN: Duration = Duration::from_millis(500);
 
@@ -40,7 +42,7 @@ const PEERS_LEARN: Duration = Duration::from_millis(500);
 pub struct Scheduler {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    inbox: Inbox,
+    owner: Owner,
     errors: ErrorQueue,
     /// Held to the end.
     state: StateDir,
@@ -49,34 +51,48 @@ pub struct Scheduler {
 /// Ends a running scheduler. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    shutdown: Arc<Notify>,
+    ending: watch::Sender<Option<Ending>>,
 }
 
 impl Handle {
-    /// Makes [`Scheduler::run`] return: workers are told to leave, connections are closed with
+    /// Ends the farm, and makes [`Scheduler::run`] return: workers are told to leave, connections are closed with
     /// [`SHUTDOWN`](farm_proto::close::SHUTDOWN). Takes about a second at most. Returns at once.
     pub fn shutdown(&self) {
-        self.shutdown.notify_one();
+        self.ending.send_replace(Some(Ending::ForGood));
+    }
+
+    /// Makes [`Scheduler::run`] return: no more jobs are taken, what was taken in is stored, connections are closed with
+    /// [`RESTART`](farm_proto::close::RESTART). Workers go on with what they have and wait for a scheduler to come back
+    /// to this address and state. Returns at once; changes nothing if the farm is ending already.
+    pub fn stop(&self) {
+        self.ending.send_if_modified(|ending| {
+            let is_news = ending.is_none();
+            ending.get_or_insert(Ending::Stop);
+            is_news
+        });
     }
 }
 
 impl Scheduler {
-    /// Locks the state folder, makes or loads the farm's identity, and binds the address: from here on, peers that dial
-    /// are kept waiting until [`run`](Self::run). Writes `admin.ticket` and `worker.ticket` into the state folder.
+    /// Locks the state folder, makes or loads the farm's identity, recovers the jobs that are stored, and binds the
+    /// address: from here on, peers that dial are kept waiting until [`run`](Self::run). Writes `admin.ticket` and `worker.ticket` into the state folder.
     ///
     /// # Errors
     ///
-    /// The folder is another scheduler's or cannot be used, or the address cannot be listened on.
+    /// The folder is another scheduler's, of a newer version, damaged, or cannot be used; or the address cannot be
+    /// listened on.
     pub async fn start(options: Options) -> Result<Self, SchedulerError> {
         let mut state = StateDir::open(&options.state)?;
         let ca = Ca::open(&state)?;
         let secrets = Secrets::open(&state)?;
-        let blobs = Arc::new(Blobs::open(&state, options.max_blob)?);
-        let store = Arc::new(Store::open(&state)?);
-        let (endpoint, errors) = bind(options.listen, listener::config(&ca)?)?;
+        let blobs = Arc::new(Blobs::open(&state, options.max_blob, options.durability)?);
+        let (store, writer, recovered) = Store::open(&state, options.durability)?;
+        let (farm, inbox) = Farm::new();
+        let stored = (Arc::clone(&store), writer, recovered);
+        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs))?;
+        let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?)?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
         state.announce(local)?;
-        let (farm, inbox) = Farm::new();
         let scheduler = Self {
             endpoint,
             shared: Arc::new(Shared {
@@ -88,10 +104,10 @@ impl Scheduler {
                 store,
                 farm,
                 peers: gone::Peers::default(),
-                shutdown: Arc::default(),
+                ending: watch::Sender::default(),
                 workers: AtomicU64::new(0),
             }),
-            inbox,
+            owner,
             errors,
             state,
         };
@@ -143,24 +159,25 @@ impl Scheduler {
 
     /// A handle to end it with.
     pub fn handle(&self) -> Handle {
-        Handle { shutdown: Arc::clone(&self.shared.shutdown) }
+        Handle { ending: self.shared.ending.clone() }
     }
 
-    /// Serves until [`Handle::shutdown`], or an admin, ends it.
+    /// Serves until [`Handle::stop`], [`Handle::shutdown`], or an admin, ends it.
     ///
     /// # Errors
     ///
     /// None at present: what goes wrong while it runs is logged, and told to whom it concerns.
     pub async fn run(self) -> Result<(), SchedulerError> {
-        let Self { endpoint, shared, inbox, errors, state } = self;
-        let owner = Owner::new(shared.options.core.clone(), inbox, Arc::clone(&shared.store));
+        let Self { endpoint, shared, owner, errors, state } = self;
+        let mut ending = shared.ending.subscribe();
         // Ends what is in it when this future is dropped.
         let mut parts = JoinSet::new();
         parts.spawn(owner.run());
         parts.spawn(gone::watch(errors, Arc::clone(&shared)));
         parts.spawn(listener::run(endpoint.clone(), Arc::clone(&shared)));
         tokio::select! {
-            () = shared.shutdown.notified() => {}
+            // The sender is in `shared`.
+            _ = ending.wait_for(Option::is_some) => {}
             // Neither ends by itself.
             Some(Err(error)) = parts.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
@@ -168,11 +185,19 @@ impl Scheduler {
                 }
             }
         }
-        tracing::info!("shutting down");
-        if timeout(WORKERS_LEAVE, shared.farm.stop()).await.is_err() {
+        let for_good = *ending.borrow() != Some(Ending::Stop);
+        tracing::info!(for_good, "shutting down");
+        if timeout(FLUSH, shared.farm.stop(false)).await.is_err() {
+            tracing::warn!("not everything could be stored in time; the workers have it");
+        }
+        if for_good && timeout(WORKERS_LEAVE, shared.farm.stop(true)).await.is_err() {
             tracing::warn!("workers did not leave in time");
         }
-        endpoint.close(close::SHUTDOWN.into(), b"the scheduler is going down");
+        if for_good {
+            endpoint.close(close::SHUTDOWN.into(), b"the farm is going down");
+        } else {
+            endpoint.close(close::RESTART.into(), b"the scheduler stops; it is expected back");
+        }
         // Those that do not hear of it find out by their idle time-out.
         let _ = timeout(PEERS_LEARN, endpoint.wait_idle()).await;
         parts.shutdown().await;

@@ -19,6 +19,8 @@ mod transfer;
 mod watch;
 mod worker;
 
+pub(crate) use self::worker::Seat;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,14 +28,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use farm_link::LinkError;
 use farm_proto::close;
 use farm_proto::ids::WorkerId;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::Options;
 use crate::blobs::Blobs;
 use crate::farm::Farm;
 use crate::identity::ca::Ca;
 use crate::identity::secret::Secrets;
-use crate::results::Store;
+use crate::store::Store;
+
+/// How a scheduler ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is expected back.
+    Stop,
+    /// And the farm with it.
+    ForGood,
+}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -47,8 +58,8 @@ pub(crate) struct Shared {
     pub(crate) farm: Farm,
     /// Who is connected from where.
     pub(crate) peers: gone::Peers,
-    /// Notified when the scheduler is to end.
-    pub(crate) shutdown: Arc<Notify>,
+    /// Set when the scheduler is to end.
+    pub(crate) ending: watch::Sender<Option<Ending>>,
     pub(crate) workers: AtomicU64,
 }
 

@@ -140,23 +140,55 @@ impl World {
         command.stdin(args.to_string()).succeeds().json()
     }
 
+    /// Where the scheduler of this world keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("scheduler")
+    }
+
     /// Starts a scheduler on a free port.
     ///
     /// # Panics
     ///
     /// If it does not come up.
     pub fn scheduler(&self) -> Scheduler {
-        Scheduler::start(self, &[])
+        self.scheduler_at("127.0.0.1:0", &[], &[])
+    }
+
+    /// Starts the scheduler of this world at an address, with more arguments and environment: at its former address, it
+    /// is the one that was there before.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up.
+    pub fn scheduler_at(&self, listen: &str, args: &[&str], env: &[(&str, &str)]) -> Scheduler {
+        Scheduler::start(self, listen, args, env)
     }
 
     /// Starts a worker of that scheduler.
     pub fn worker(&self, scheduler: &Scheduler, name: &str, slots: u32) -> Worker {
-        self.worker_with(&scheduler.worker_ticket(), name, slots)
+        self.worker_with(&scheduler.worker_ticket(), name, slots, &[], &[])
     }
 
-    /// Starts a worker with a ticket.
-    pub fn worker_with(&self, ticket: &str, name: &str, slots: u32) -> Worker {
-        Worker::start(self, ticket, name, slots)
+    /// Starts a worker with a ticket, and more arguments and environment.
+    pub fn worker_with(
+        &self,
+        ticket: &str,
+        name: &str,
+        slots: u32,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Worker {
+        Worker::start(self, ticket, name, slots, args, env)
+    }
+
+    /// Expects that the state of this world's scheduler is sound: every digest, every range.
+    ///
+    /// # Panics
+    ///
+    /// If something is wrong with it.
+    pub fn check_state(&self) {
+        let checked = self.farm(["admin", "check", "--output", "json", "--state"]).with([self.state()]).succeeds().json();
+        assert_eq!(checked["faults"], Value::Array(Vec::new()), "{checked}");
     }
 }
 

@@ -20,9 +20,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn start(world: &World, args: &[&str]) -> Self {
-        let mut command = world.farm(["scheduler", "--output", "json", "--end-with-stdin", "--listen", "127.0.0.1:0"]);
-        command.args(["--state"]).args([world.path().join("scheduler")]).args(args);
+    pub(crate) fn start(world: &World, listen: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = world.farm(["scheduler", "--output", "json", "--end-with-stdin", "--listen", listen]);
+        command.args(["--state"]).args([world.state()]).args(args);
+        for (name, value) in env {
+            command.env(name, value);
+        }
         let mut running = command.keeping_stdin().start();
         running.until_it_prints("\n");
         let line = running.printed();
@@ -30,6 +33,11 @@ impl Scheduler {
         let text = |name: &str| announced[name].as_str().unwrap_or_default().to_owned();
         let (address, admin, worker) = (text("address"), text("admin_ticket"), text("worker_ticket"));
         Self { running, address, admin: admin.into(), worker: worker.into() }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
     }
 
     /// The ticket of its administrator.
@@ -88,9 +96,25 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(world: &World, ticket: &str, name: &str, slots: u32) -> Self {
-        let command = world.farm(["worker", "--end-with-stdin", "--name", name, "--slots", &slots.to_string()]);
+    pub(crate) fn start(
+        world: &World,
+        ticket: &str,
+        name: &str,
+        slots: u32,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let mut command = world.farm(["worker", "--end-with-stdin", "--name", name, "--slots", &slots.to_string()]);
+        command.args(args);
+        for (name, value) in env {
+            command.env(name, value);
+        }
         Self { running: command.with_env("FARM_TICKET", ticket).keeping_stdin().start() }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
     }
 
     /// Its process id.

@@ -1,6 +1,7 @@
 //! What a core wants to be done.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
 use farm_proto::job::JobState;
@@ -75,13 +76,23 @@ pub enum Fact {
     /// The job exists.
     JobAccepted { job: JobId, spec: NewJob },
     /// Outcomes of the batch in hand are the outcomes of these tasks, for ever: `accepted` are ascending ranges of task
-    /// numbers, all within the batch; the rest of the batch is to be dropped. `failed` of them are failures.
-    Outcomes { job: JobId, accepted: Vec<Range<u64>>, failed: u64 },
+    /// numbers, all within the batch; the rest of the batch is to be dropped. `failed` says which of them are failures,
+    /// as ascending ranges, too. `leased` is how long the worker had them: from the sending of their lease until now, or
+    /// from its [return](crate::Event::WorkerJoined) if it was sent in another life of the scheduler.
+    Outcomes { job: JobId, accepted: Vec<Range<u64>>, failed: Vec<Range<u64>>, leased: Duration },
     /// A task failed for good without an outcome from a worker: this is to be stored as its outcome.
     TaskFailed { job: JobId, task: u64, failure: Failure },
-    /// The job ended before all of its tasks had an outcome: [`JobState::Cancelled`] or [`JobState::Failed`]. (That it
-    /// is [`JobState::Done`] follows from its outcomes.)
-    JobEnded { job: JobId, state: JobState, reason: Option<String> },
+    /// The job is over. `failed` are the tasks that failed and `missing` those without an outcome, both as ascending
+    /// ranges; all others have a value. `retried` is the number of attempts beyond the first of any task. So its facts of
+    /// outcomes say nothing new from here on, and may be left out of a replay.
+    JobEnded {
+        job: JobId,
+        state: JobState,
+        reason: Option<String>,
+        failed: Vec<Range<u64>>,
+        missing: Vec<Range<u64>>,
+        retried: u64,
+    },
 }
 
 impl Fact {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::message::Batch;
+use farm_proto::message::{Batch, Resume};
 use farm_proto::outcome::Failure;
+use farm_proto::why::Stage;
 
 use crate::command::FactSeq;
 
@@ -23,7 +24,20 @@ pub enum Event<'a> {
 
     /// A worker connected. Its id has never been used before: a worker that comes back is a new one. Slots beyond 4 096
     /// stay idle.
-    WorkerJoined { worker: WorkerId, slots: u32 },
+    ///
+    /// What a worker that comes back still holds is in `resume` (empty otherwise). The end of its old connection, where
+    /// this life of the scheduler has had one, must have been [told](Self::WorkerLeft) before: what another worker holds
+    /// is not up for a claim.
+    ///
+    /// Claimed tasks that wait are leased to it again, under the same lease; its answers to them count as if the
+    /// connection had never been lost, and crashes that the lease was blamed for have not happened. What else it claims
+    /// is not its own any more: answers to that are dropped. That goes for tasks that have an outcome, wait for another
+    /// attempt, or have been leased to another worker, and for those that this worker has answered in this life already.
+    /// Of jobs that are over it is told so.
+    WorkerJoined { worker: WorkerId, slots: u32, resume: &'a Resume },
+    /// A worker says what it does for a job before it can run its tasks, or that it can run them now. Nothing is decided
+    /// by it: it is for [`Core::why`](crate::Core::why).
+    WorkerPreparing { worker: WorkerId, job: JobId, stage: Stage },
     /// A worker wants to leave, or is wanted to: it gets no more leases, what it has not started is recalled, and
     /// [`WorkerMayLeave`](crate::Command::WorkerMayLeave) follows when it holds nothing.
     WorkerDraining { worker: WorkerId },
@@ -60,12 +74,40 @@ pub struct NewJob {
     /// What a task is expected to take, in nanoseconds, where the same function was measured before
     /// ([`JobView::task_ns`](crate::JobView::task_ns)). Without it, the first leases hold one task a slot.
     pub task_ns: Option<u64>,
+    /// Earlier jobs that have to be done before the first task is leased. If one is cancelled or fails, so does this
+    /// one: as a whole, naming it.
+    pub after: Vec<JobId>,
+    /// Where the tasks' arguments come from, if they are results.
+    pub input: Option<TaskInput>,
+}
+
+/// Results of an earlier job that are arguments: task `i` needs those of its tasks `i * fan_in..(i + 1) * fan_in`, the
+/// last one of those that are left.
+///
+/// A task waits until these are stored. If one of them failed, it fails, too, without being run
+/// ([`InputFailed`](farm_proto::outcome::FailureKind::InputFailed)). If the other job ends before all of its tasks have
+/// an outcome, this one fails as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskInput {
+    pub job: JobId,
+    /// 1: element by element. Never 0.
+    pub fan_in: u32,
 }
 
 impl NewJob {
     /// A job of `tasks` tasks without any option.
     pub fn new(owner: impl Into<String>, tasks: u64) -> Self {
-        Self { owner: owner.into(), priority: 0, tasks, retries: 0, max_failures: None, arg_bytes: 0, task_ns: None }
+        Self {
+            owner: owner.into(),
+            priority: 0,
+            tasks,
+            retries: 0,
+            max_failures: None,
+            arg_bytes: 0,
+            task_ns: None,
+            after: Vec::new(),
+            input: None,
+        }
     }
 }
 
@@ -86,7 +128,7 @@ pub enum Departure {
 pub enum Refused {
     /// The job's id is taken: it is less than [`Core::next_job`](crate::Core::next_job).
     JobTaken(JobId),
-    /// There is no such job: there never was, or it has been forgotten.
+    /// There is no such job (or no such job that another is to depend on): there never was, or it has been forgotten.
     NoSuchJob(JobId),
     /// The worker's id is taken.
     WorkerTaken(WorkerId),
@@ -100,6 +142,11 @@ pub enum Refused {
     OutsideLease(LeaseId),
     /// The offsets of the batch's failures do not ascend, or are not in the batch.
     BadFailures(LeaseId),
+    /// A job cannot depend on this one like that: it is not an earlier one, or the numbers of tasks do not fit.
+    BadInput(JobId),
+    /// The worker claims what it cannot have: a lease of the future, tasks that do not ascend, tasks that its job does
+    /// not have, a task or a lease twice, or tasks of a job that no lease can have been made of.
+    BadClaim(WorkerId),
     /// No fact of this number has been asked to be stored.
     NoSuchFact(FactSeq),
 }
@@ -117,6 +164,10 @@ impl fmt::Display for Refused {
             Self::BadFailures(lease) => {
                 write!(f, "in an answer to lease {lease}, the failures do not ascend within the batch")
             }
+            Self::BadInput(job) => {
+                write!(f, "a job cannot take its arguments from job {job}, or come after it, like that")
+            }
+            Self::BadClaim(worker) => write!(f, "worker {worker} claims what it was never leased"),
             Self::NoSuchFact(seq) => write!(f, "fact {} was never to be stored", seq.0),
         }
     }

@@ -54,6 +54,15 @@ impl RangeSet {
         self.ranges.range(..number).map(|(&start, &end)| end.min(number) - start).sum()
     }
 
+    /// The number that has so many in the set below it. Takes the time of the ranges below it.
+    pub fn nth(&self, mut below: u64) -> Option<u64> {
+        self.iter().find_map(|Range { start, end }| {
+            let found = (below < end - start).then(|| start + below);
+            below = below.saturating_sub(end - start);
+            found
+        })
+    }
+
     /// The parts of `range` that are in the set, ascending.
     pub fn intersection(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let Range { start, end } = range;
@@ -63,6 +72,16 @@ impl RangeSet {
             .range(from..end.max(from))
             .map(move |(&from, &to)| from.max(start)..to.min(end))
             .filter(|part| !part.is_empty())
+    }
+
+    /// Whether all of `range` is in the set.
+    pub fn covers(&self, range: &Range<u64>) -> bool {
+        range.is_empty() || self.intersection(range.clone()).next().as_ref() == Some(range)
+    }
+
+    /// Whether any of `range` is in the set.
+    pub fn meets(&self, range: &Range<u64>) -> bool {
+        self.intersection(range.clone()).next().is_some()
     }
 
     /// Adds a range. Numbers that are in the set already stay.

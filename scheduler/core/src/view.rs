@@ -1,7 +1,8 @@
 //! What can be seen of a core.
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::{Counts, JobState};
+use farm_proto::why::Stage;
 
 use crate::time::Time;
 
@@ -13,7 +14,7 @@ pub struct JobView {
     pub priority: i32,
     /// Final only once the end is stored. Counts are ahead of it by what is on its way to the disk.
     pub state: JobState,
-    /// `waiting` includes tasks that wait for another attempt.
+    /// `waiting` includes tasks that wait for another attempt or for results of another job.
     pub counts: Counts,
     /// Attempts beyond the first of any task.
     pub retried: u64,
@@ -48,17 +49,37 @@ pub struct WorkerView {
 pub enum Waiting {
     /// For its job to be stored.
     Storing,
+    /// For the end of an earlier job to be stored: the first of those that its job comes after.
+    After { job: JobId },
+    /// For the results of tasks `first..end` of an earlier job to be stored.
+    Input { job: JobId, first: u64, end: u64 },
     /// For a worker: there is none that takes leases.
     Worker,
-    /// For a slot. `ahead` tasks of the same job are leased before it, and `jobs` other jobs of the same owner.
-    Slot { ahead: u64, jobs: u64 },
+    /// For one of the farm's `slots`. `tasks` of the same job are leased before it, and `jobs` other jobs of the same
+    /// owner.
+    Slot { tasks: u64, jobs: u64, slots: u64 },
     /// For its next attempt, which may start at `until`.
     Retry { attempt: u32, until: Time },
-    /// For this worker to run it, which has been leased it at `since`. `ahead` tasks of the worker were leased before
-    /// it; if they are fewer than the worker's slots, it probably runs.
-    Outcome { worker: WorkerId, lease: LeaseId, since: Time, ahead: u64 },
-    /// For nothing: it has an outcome.
-    Nothing,
-    /// For nothing: its job was cancelled or failed. Whether it had an outcome by then is the store's to know.
+    /// For the worker that it is leased to, which does this for its job first.
+    Preparing { worker: WorkerId, stage: Stage },
+    /// For `tasks` others that were leased to the same worker before it.
+    Queued { worker: WorkerId, tasks: u64 },
+    /// For its own end: it probably runs. The lease was sent at `since`.
+    Running { worker: WorkerId, since: Time },
+    /// For nothing: it has a value.
+    Value,
+    /// For nothing: it failed for good.
+    Failed,
+    /// For nothing: its job was cancelled or failed before it had an outcome.
     Ended,
+}
+
+/// Tasks of a job that wait for the same, from [`Core::why_all`](crate::Core::why_all).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingGroup {
+    /// The first of them.
+    pub first: u64,
+    pub count: u64,
+    /// What the first of them waits for. (But an input is what all of them together wait for.)
+    pub waiting: Waiting,
 }

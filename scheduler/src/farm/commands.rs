@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_core::{Command, Fact, FactSeq};
 use farm_proto::ids::{JobId, WorkerId};
@@ -9,8 +10,9 @@ use farm_proto::job::JobState;
 use farm_proto::message::{Lease, SchedulerControl};
 
 use super::Order;
+use super::jobs::{unix_ms, unix_ns};
 use super::owner::Owner;
-use crate::results::Outcomes;
+use crate::store::{JobEnd, Outcomes, Record, Times};
 
 impl Owner {
     /// Does what the core asks for. `in_hand`: the outcomes that it was just told of.
@@ -18,11 +20,12 @@ impl Owner {
         match command {
             Command::Persist { seq, fact } => self.persist(seq, fact, in_hand),
             Command::JobAccepted { job } => {
-                if let Some(record) = self.jobs.get_mut(&job)
-                    && let Some(submitter) = record.submitter.take()
-                {
-                    // A submitter that has gone has its job all the same.
-                    let _ = submitter.send(Ok(Arc::clone(&record.results)));
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    record.accepted = true;
+                    for submitter in std::mem::take(&mut record.submitters) {
+                        // A submitter that has gone has its job all the same.
+                        let _ = submitter.send(Ok(Arc::clone(&record.results)));
+                    }
                 }
             }
             Command::JobStarted { job } => {
@@ -48,31 +51,53 @@ impl Owner {
 
     fn persist(&mut self, seq: FactSeq, fact: Fact, in_hand: Option<&Outcomes>) {
         match fact {
-            // There was room for it when it came. Jobs themselves are in memory only, for now.
-            Fact::JobAccepted { .. } => self.commits.add(seq, None),
-            Fact::Outcomes { job, accepted, failed: _ } => self.keep(seq, job, &accepted, in_hand),
-            Fact::TaskFailed { job, task, failure } => {
-                let record = self.jobs.get_mut(&job).map(|record| {
-                    record.tasks_ended(&(task..task + 1));
-                    (Arc::clone(&record.results), Outcomes::of_failure(task, failure))
-                });
-                self.commits.add(seq, record);
+            Fact::JobAccepted { job, spec: _ } => {
+                let row = self.jobs.get_mut(&job).and_then(|record| record.row.take());
+                self.commits.add(seq, row.map(Record::Accepted));
             }
-            // Follows from the core's memory until jobs survive a restart.
-            Fact::JobEnded { .. } => self.commits.add(seq, None),
+            Fact::Outcomes { job, accepted, failed: _, leased } => self.keep(seq, job, &accepted, leased, in_hand),
+            Fact::TaskFailed { job, task, failure } => {
+                let outcomes = Outcomes::of_failure(task, failure);
+                self.keep(seq, job, &[task..task + 1], Duration::ZERO, Some(&outcomes));
+            }
+            Fact::JobEnded { job, state, reason, failed, missing, retried } => {
+                let task_ns = self.core.job(job).and_then(|view| view.task_ns);
+                let ended_ms = unix_ms();
+                if let Some(record) = self.jobs.get_mut(&job) {
+                    record.ended_ms = Some(ended_ms);
+                }
+                let end = JobEnd { state, reason, ended_ms, failed, missing, retried, task_ns };
+                self.commits.add(seq, [Record::Ended { job, end }]);
+            }
         }
     }
 
-    fn keep(&mut self, seq: FactSeq, job: JobId, accepted: &[Range<u64>], in_hand: Option<&Outcomes>) {
+    fn keep(
+        &mut self,
+        seq: FactSeq,
+        job: JobId,
+        accepted: &[Range<u64>],
+        leased: Duration,
+        in_hand: Option<&Outcomes>,
+    ) {
         let (Some(record), Some(outcomes)) = (self.jobs.get_mut(&job), in_hand) else {
             tracing::error!(%job, "outcomes are to be stored that nobody sent; this is a bug");
-            return self.commits.add(seq, None);
+            return;
+        };
+        let times = Times {
+            submitted_ms: record.submitted_ms,
+            leased_ns: u64::try_from(leased.as_nanos()).unwrap_or(u64::MAX),
+            arrived_ns: unix_ns(),
         };
         let mut records = Vec::with_capacity(accepted.len());
         for tasks in accepted {
             record.tasks_ended(tasks);
             // The core accepts nothing that is not in the batch.
-            records.extend(outcomes.part(tasks).map(|part| (Arc::clone(&record.results), part)));
+            records.extend(outcomes.part(tasks).map(|outcomes| Record::Batch {
+                results: Arc::clone(&record.results),
+                outcomes,
+                times,
+            }));
         }
         self.commits.add(seq, records);
     }
@@ -88,23 +113,24 @@ impl Owner {
             self.measured.set(record.module, &record.function, nanos);
         }
         record.ended();
-        record.results.close();
-        self.commits.end(job);
         for canceller in std::mem::take(&mut record.cancellers) {
             let _ = canceller.send(Ok(record.status(view.clone())));
         }
     }
 
     fn send_lease(&self, worker: WorkerId, lease: Lease, introduce: bool) {
-        let work = self.jobs.get(&lease.job).and_then(|record| record.work.as_ref());
-        let (Some(peer), Some((spec, args))) = (self.workers.get(&worker), work) else {
+        let (Some(peer), Some(record)) = (self.workers.get(&worker), self.jobs.get(&lease.job)) else {
             return;
         };
-        peer.outbox.work(Order { introduce: introduce.then(|| Arc::clone(spec)), args: Arc::clone(args), lease });
+        let Some((spec, args)) = &record.work else {
+            return;
+        };
+        let introduce = introduce.then(|| (Arc::clone(spec), record.stamp));
+        peer.outbox.work(Order { introduce, args: Arc::clone(args), lease });
     }
 
     /// To a worker that has just gone, nothing is sent.
-    fn control(&self, worker: WorkerId, message: SchedulerControl) {
+    pub(super) fn control(&self, worker: WorkerId, message: SchedulerControl) {
         if let Some(peer) = self.workers.get(&worker) {
             peer.outbox.control(message);
         }

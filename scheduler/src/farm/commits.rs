@@ -1,60 +1,66 @@
 //! Facts on their way to the disk.
 //!
-//! What the core wants stored collects here while the owner listens; [`Commits::commit`] then writes all of it at once.
-//! A little is written on the spot: that costs microseconds in the page cache, two changes of thread would cost a
-//! hundred. Much is written on another thread, one commit at a time, while the owner goes on listening.
+//! What the core wants stored collects here while the owner listens; [`Commits::commit`] then writes all of it with one
+//! transaction, on another thread, while the owner goes on listening: a disk takes its time to be sure. A farm whose
+//! store is [ephemeral](crate::Durability::Ephemeral) waits for no disk, and writes a little on the spot: two changes of
+//! thread would cost more.
 //!
 //! If the disk is full, what is to be stored stays and is tried again every [`RETRY`]; meanwhile no job is accepted and
 //! no more results are taken in than there is [room](Commits::has_room) for, so that nothing accepted is lost.
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::FactSeq;
-use farm_proto::ids::JobId;
+use farm_proto::message::RequestError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::results::{JobResults, Outcomes, Writer};
+use super::Reply;
+use crate::Durability;
+use crate::store::{Record, StoreError, Writer};
 
-/// Up to this many bytes are written on the spot.
+/// Up to this many bytes are written on the spot where nobody waits for the disk.
 const ON_THE_SPOT: usize = 256 << 10;
 /// With more bytes than this waiting to be written, workers have to wait.
 const ROOM: usize = 32 << 20;
+/// One transaction takes about this many bytes, so that it can be done again if it fails, and that others need not wait
+/// for it too long.
+const AT_ONCE: usize = 16 << 20;
 /// How long after a failed write it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-type Records = Vec<(Arc<JobResults>, Outcomes)>;
 
 /// Facts that are not yet stored, and who stores them.
 #[derive(Debug)]
 pub(super) struct Commits {
+    durability: Durability,
     /// None while a commit is under way.
     writer: Option<Writer>,
     under_way: Option<JoinHandle<Written>>,
-    /// What the facts that collect here want written, in order. Most facts want nothing written.
-    records: Records,
-    /// The bytes of `records`, and of what is under way.
+    waiting: Pending,
+    /// The bytes of what waits and of what is under way.
     weight: usize,
-    /// The last fact that was handed in, and the last that is stored.
-    last: FactSeq,
     stored: FactSeq,
-    /// Jobs whose files can be closed when everything is written.
-    ended: Vec<JobId>,
     trouble: Option<Trouble>,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Pending {
+    /// In order.
+    records: Vec<Record>,
+    /// For each of them, the fact that is stored with it: none if more of that fact comes, or it is of no fact.
+    seqs: Vec<Option<FactSeq>>,
+    /// Who is to be told when everything up to that many of the records is written.
+    waiters: Vec<(usize, Reply<()>)>,
 }
 
 /// What a commit on another thread gives back.
 #[derive(Debug)]
 struct Written {
     writer: Writer,
-    /// What could not be written, and why.
-    left: Records,
-    result: io::Result<()>,
+    pending: Pending,
+    result: Result<(), StoreError>,
     weight: usize,
-    /// The last fact of the commit.
-    last: FactSeq,
 }
 
 #[derive(Debug)]
@@ -64,36 +70,60 @@ struct Trouble {
 }
 
 impl Commits {
-    pub(super) fn new(writer: Writer) -> Self {
+    pub(super) fn new(writer: Writer, durability: Durability) -> Self {
         Self {
+            durability,
             writer: Some(writer),
             under_way: None,
-            records: Vec::new(),
+            waiting: Pending::default(),
             weight: 0,
-            last: FactSeq::default(),
             stored: FactSeq::default(),
-            ended: Vec::new(),
             trouble: None,
         }
     }
 
-    /// Adds a fact, and what of it is to be written.
-    pub(super) fn add(&mut self, seq: FactSeq, records: impl IntoIterator<Item = (Arc<JobResults>, Outcomes)>) {
-        self.last = seq;
+    /// Adds what a fact wants to be written: at least one record.
+    pub(super) fn add(&mut self, seq: FactSeq, records: impl IntoIterator<Item = Record>) {
+        let from = self.waiting.seqs.len();
         for record in records {
-            self.weight += record.1.weight();
-            self.records.push(record);
+            self.push(record);
+        }
+        match self.waiting.seqs.get_mut(from..).and_then(<[_]>::last_mut) {
+            Some(last) => *last = Some(seq),
+            None => tracing::error!(?seq, "a fact without a record; this is a bug"),
         }
     }
 
-    /// Closes a job's file when what there is of it is written.
-    pub(super) fn end(&mut self, job: JobId) {
-        self.ended.push(job);
+    /// Adds something that is no fact of the core, and says when it is written.
+    pub(super) fn add_for(&mut self, record: Record, reply: Reply<()>) {
+        self.push(record);
+        self.waiting.waiters.push((self.waiting.records.len(), reply));
+    }
+
+    /// Adds something that nobody waits for.
+    pub(super) fn add_quietly(&mut self, record: Record) {
+        self.push(record);
+    }
+
+    fn push(&mut self, record: Record) {
+        self.weight += record.weight();
+        self.waiting.records.push(record);
+        self.waiting.seqs.push(None);
     }
 
     /// Whether more results can be taken in.
     pub(super) fn has_room(&self) -> bool {
         self.weight < ROOM
+    }
+
+    /// Whether everything is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_none() && self.waiting.records.is_empty()
+    }
+
+    /// The last fact that is stored.
+    pub(super) fn stored(&self) -> FactSeq {
+        self.stored
     }
 
     /// Why nothing can be stored at the moment, if so.
@@ -110,29 +140,22 @@ impl Commits {
     /// Writes what has collected. Returns the last fact that is stored now, if that is news. To be called again until
     /// it is not: what is stored makes the core want more to be stored.
     pub(super) fn commit(&mut self) -> Option<FactSeq> {
-        if self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again) {
+        if self.waiting.records.is_empty()
+            || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again)
+        {
             return None;
         }
         let mut writer = self.writer.take()?;
-        let records = std::mem::take(&mut self.records);
-        let weight = records.iter().map(|(_, outcomes)| outcomes.weight()).sum();
-        let last = self.last;
+        let (pending, weight) = self.waiting.take(AT_ONCE);
         let write = move || {
-            let mut left = records;
-            let result = writer.append(&left).map_err(|(done, error)| {
-                left.drain(..done);
-                error
-            });
-            if result.is_ok() {
-                left.clear();
-            }
-            Written { writer, left, result, weight, last }
+            let result = writer.commit(&pending.records);
+            Written { writer, pending, result, weight }
         };
-        if weight > ON_THE_SPOT {
-            self.under_way = Some(tokio::task::spawn_blocking(write));
-            return None;
+        if self.durability == Durability::Ephemeral && weight <= ON_THE_SPOT {
+            return self.take_back(write());
         }
-        self.take_back(write())
+        self.under_way = Some(tokio::task::spawn_blocking(write));
+        None
     }
 
     /// Waits for the commit that is under way; for ever if there is none. Then as [`Self::commit`]. Cancel-safe.
@@ -153,29 +176,65 @@ impl Commits {
     }
 
     fn take_back(&mut self, written: Written) -> Option<FactSeq> {
-        let Written { mut writer, mut left, result, weight, last } = written;
-        self.weight -= weight;
+        let Written { writer, mut pending, result, weight } = written;
+        self.writer = Some(writer);
         if let Err(error) = result {
-            self.weight += left.iter().map(|(_, outcomes)| outcomes.weight()).sum::<usize>();
-            left.append(&mut self.records);
-            self.records = left;
-            self.writer = Some(writer);
             if self.trouble.is_none() {
-                tracing::error!(%error, "cannot store results: taking no jobs, trying again every second");
+                tracing::error!(%error, "cannot store anything: taking no jobs, trying again every second");
             }
             self.trouble = Some(Trouble { reason: error.to_string(), again: Instant::now() + RETRY });
+            pending.append(std::mem::take(&mut self.waiting));
+            self.waiting = pending;
             return None;
         }
+        self.weight -= weight;
         if self.trouble.take().is_some() {
-            tracing::info!("results can be stored again");
+            tracing::info!("things can be stored again");
         }
-        if self.records.is_empty() {
-            self.ended.drain(..).for_each(|job| writer.close(job));
+        for (_, reply) in pending.waiters {
+            let _ = reply.send(Ok(()));
         }
-        self.writer = Some(writer);
-        (last > self.stored).then(|| {
-            self.stored = last;
-            last
-        })
+        let last = pending.seqs.iter().rev().find_map(|seq| *seq)?;
+        self.stored = last;
+        Some(last)
+    }
+
+    /// Tells those who wait for something to be written that it cannot be. It is tried again all the same.
+    pub(super) fn refuse_waiters(&mut self) {
+        if let Some(Trouble { reason, .. }) = &self.trouble {
+            for (_, reply) in self.waiting.waiters.drain(..) {
+                let _ = reply.send(Err(RequestError::Storage(reason.clone())));
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// Takes the first records, about `bytes` of them, but not only some of those of one fact.
+    fn take(&mut self, bytes: usize) -> (Self, usize) {
+        let (mut taken, mut weight) = (0, 0);
+        for (record, seq) in self.records.iter().zip(&self.seqs) {
+            taken += 1;
+            weight += record.weight();
+            if seq.is_some() && weight >= bytes {
+                break;
+            }
+        }
+        let rest = self.records.split_off(taken);
+        let records = std::mem::replace(&mut self.records, rest);
+        let rest = self.seqs.split_off(taken);
+        let seqs = std::mem::replace(&mut self.seqs, rest);
+        let (waiters, later) =
+            std::mem::take(&mut self.waiters).into_iter().partition::<Vec<_>, _>(|(after, _)| *after <= taken);
+        self.waiters = later;
+        self.waiters.iter_mut().for_each(|(after, _)| *after -= taken);
+        (Self { records, seqs, waiters }, weight)
+    }
+
+    fn append(&mut self, mut later: Self) {
+        let offset = self.records.len();
+        self.records.append(&mut later.records);
+        self.seqs.append(&mut later.seqs);
+        self.waiters.extend(later.waiters.into_iter().map(|(after, reply)| (after + offset, reply)));
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use farm_core::{JobView, NewJob};
+use farm_core::{JobView, NewJob, TaskInput};
 use farm_proto::ids::{Digest, JobId, WorkerId};
-use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
+use farm_proto::job::{Args, JobSpec, JobStatus, ResultEncoding};
+use farm_proto::message::SubmitKey;
 
 use super::Reply;
 use crate::job::args::ArgTable;
-use crate::results::JobResults;
+use crate::store::{JobEnd, JobResults, JobRow};
 
 /// Tasks of one job whose progress is kept.
 const MOST_PROGRESS: usize = 256;
@@ -20,18 +21,26 @@ const MOST_PROGRESS: usize = 256;
 pub(super) struct JobRecord {
     pub(super) name: Option<String>,
     pub(super) owner: String,
+    pub(super) key: SubmitKey,
+    pub(super) stamp: u64,
     pub(super) function: String,
     pub(super) module: Digest,
-    result: ResultEncoding,
-    submitted_ms: u64,
-    ended_ms: Option<u64>,
+    pub(super) result: ResultEncoding,
+    /// Earlier jobs whose end, results or arguments it needs as long as it is live.
+    pub(super) needs: Vec<JobId>,
+    pub(super) submitted_ms: u64,
+    pub(super) ended_ms: Option<u64>,
     pub(super) results: Arc<JobResults>,
     /// What leases need. Dropped when the job has ended: what is left of it is small.
     pub(super) work: Option<(Arc<JobSpec>, Arc<ArgTable>)>,
+    /// What is to be stored of it, until it is.
+    pub(super) row: Option<Box<JobRow>>,
     /// What tasks last said of how far they are, and on which worker they run.
     progress: BTreeMap<u64, Progress>,
+    /// Whether it is known to be stored.
+    pub(super) accepted: bool,
     /// Who waits for the job to be accepted.
-    pub(super) submitter: Option<Reply<Arc<JobResults>>>,
+    pub(super) submitters: Vec<Reply<Arc<JobResults>>>,
     /// Who waits for it to have been cancelled.
     pub(super) cancellers: Vec<Reply<JobStatus>>,
 }
@@ -44,25 +53,35 @@ struct Progress {
 }
 
 impl JobRecord {
-    pub(super) fn new(
-        owner: String,
-        spec: Arc<JobSpec>,
-        args: Arc<ArgTable>,
-        results: Arc<JobResults>,
-        submitter: Reply<Arc<JobResults>>,
-    ) -> Self {
+    /// A job that is about to be stored.
+    pub(super) fn new(row: Box<JobRow>, args: Arc<ArgTable>, needs: Vec<JobId>, results: Arc<JobResults>) -> Self {
+        let mut record = Self::of_row(&row, needs, results);
+        // Workers need not know where arguments come from.
+        record.work = Some((Arc::new(row.spec.for_worker()), args));
+        record.row = Some(row);
+        record
+    }
+
+    /// A job that was stored by an earlier scheduler.
+    pub(super) fn of_row(row: &JobRow, needs: Vec<JobId>, results: Arc<JobResults>) -> Self {
+        let JobRow { spec, .. } = row;
         Self {
             name: spec.name.clone(),
-            owner,
+            owner: row.owner.clone(),
+            key: row.key,
+            stamp: row.stamp,
             function: spec.function.clone(),
             module: spec.module.digest,
             result: spec.module.result,
-            submitted_ms: unix_ms(),
+            needs,
+            submitted_ms: row.submitted_ms,
             ended_ms: None,
             results,
-            work: Some((spec, args)),
+            work: None,
+            row: None,
             progress: BTreeMap::new(),
-            submitter: Some(submitter),
+            accepted: false,
+            submitters: Vec::new(),
             cancellers: Vec::new(),
         }
     }
@@ -80,10 +99,11 @@ impl JobRecord {
             counts: view.counts,
             priority: view.priority,
             submitted_ms: self.submitted_ms,
-            ended_ms: self.ended_ms,
+            ended_ms: self.ended_ms.filter(|_| view.state.is_final()),
             retried: view.retried,
             reason: view.reason,
             progress: progress.map(|(&task, said)| (task, said.done, said.total)).collect(),
+            needs: self.needs.clone(),
         }
     }
 
@@ -108,30 +128,50 @@ impl JobRecord {
         self.progress.retain(|_, progress| progress.worker != worker);
     }
 
+    /// It is over, and that is stored.
     pub(super) fn ended(&mut self) {
-        self.ended_ms = Some(unix_ms());
         self.work = None;
         self.progress.clear();
+        self.results.close();
+    }
+
+    /// It was over when an earlier scheduler ended.
+    pub(super) fn had_ended(&mut self, end: &JobEnd) {
+        self.ended_ms = Some(end.ended_ms);
+        self.ended();
     }
 }
 
 /// A job as the core wants to know it.
-pub(super) fn new_job(owner: &str, spec: &JobSpec, args: &ArgTable, task_ns: Option<u64>) -> NewJob {
+pub(super) fn new_job(row: &JobRow) -> NewJob {
+    let JobRow { owner, spec, arg_bytes, task_ns, .. } = row;
+    let input = match &spec.args {
+        Args::Results(results) => Some(TaskInput { job: results.job, fan_in: results.fan_in() }),
+        _ => None,
+    };
     NewJob {
-        owner: owner.to_owned(),
+        owner: owner.clone(),
         priority: spec.priority,
         tasks: spec.args.count(),
         retries: spec.retries,
         max_failures: spec.max_failures,
-        arg_bytes: args.bytes_per_task(),
-        task_ns,
+        arg_bytes: *arg_bytes,
+        task_ns: *task_ns,
+        after: spec.after.clone(),
+        input,
     }
 }
 
 /// Jobs by id.
 pub(super) type Jobs = BTreeMap<JobId, JobRecord>;
 
-fn unix_ms() -> u64 {
+/// Milliseconds since the Unix epoch, by the system's clock, which may be set.
+pub(super) fn unix_ms() -> u64 {
+    unix_ns() / 1_000_000
+}
+
+/// Nanoseconds since the Unix epoch, likewise.
+pub(super) fn unix_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -1,18 +1,34 @@
 //! What workers say.
 
-use farm_core::{Departure, Event, Refused};
+use std::collections::VecDeque;
+
+use farm_core::{Departure, Event, FactSeq, Refused};
 use farm_proto::close;
 use farm_proto::ids::WorkerId;
-use farm_proto::message::{SchedulerControl, WorkerHello};
+use farm_proto::message::{Resume, SchedulerControl, WorkerHello};
 use tokio::time::Instant;
 
-use super::owner::{Owner, Peer};
+use super::owner::Owner;
 use super::{Order, Outbox, Said};
+
+/// A worker.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) hello: WorkerHello,
+    pub(super) outbox: Outbox,
+    pub(super) connected: Instant,
+    /// Messages of its work stream that were taken in.
+    heard: u64,
+    /// Those whose effects may not be stored yet: the last fact that they led to, and how many messages they are by
+    /// then.
+    owed: VecDeque<(FactSeq, u64)>,
+}
 
 impl Owner {
     pub(super) fn hear(&mut self, worker: WorkerId, said: Said) {
+        let is_answer = matches!(said, Said::Results { .. } | Said::Lost { .. } | Said::Returned { .. });
         let heard = match said {
-            Said::Joined { hello, outbox } => self.joined(worker, hello, outbox),
+            Said::Joined { hello, resume, outbox } => self.joined(worker, hello, resume, outbox),
             Said::Results { lease, outcomes } => {
                 let batch = &outcomes.batch;
                 self.handle(Event::BatchArrived { worker, lease, batch }, Some(&outcomes))
@@ -21,13 +37,14 @@ impl Owner {
                 tracing::warn!(%worker, %lease, task, message, "a slot died");
                 self.handle(Event::TaskLost { worker, lease, task }, None)
             }
-            Said::Returned { lease, first, count } => {
+            Said::Returned { lease, first, count } | Said::NotSent { lease, first, count } => {
                 self.handle(Event::TasksReturned { worker, lease, first, count }, None)
             }
             Said::JobFailed { job, failure } => {
                 let failure = &failure;
                 self.handle(Event::JobFailed { worker, job, failure }, None)
             }
+            Said::Preparing { job, stage } => self.handle(Event::WorkerPreparing { worker, job, stage }, None),
             Said::Progress { job, task, done, total } => {
                 if let Some(record) = self.jobs.get_mut(&job)
                     && record.progress(worker, task, done, total)
@@ -40,6 +57,7 @@ impl Owner {
             Said::Left(how) => self.left(worker, how),
         };
         match heard {
+            Ok(()) if is_answer => self.owe(worker),
             // Its connection was closed, and what it had said before that is still coming in.
             Ok(()) | Err(Refused::NoSuchWorker(_)) => {}
             Err(refused) => {
@@ -52,16 +70,57 @@ impl Owner {
         }
     }
 
-    fn joined(&mut self, worker: WorkerId, hello: WorkerHello, outbox: Outbox) -> Result<(), Refused> {
+    fn joined(
+        &mut self,
+        worker: WorkerId,
+        hello: WorkerHello,
+        mut resume: Resume,
+        outbox: Outbox,
+    ) -> Result<(), Refused> {
         let slots = hello.slots;
-        let WorkerHello { name, host, pid, .. } = &hello;
-        tracing::info!(%worker, name, host, pid, slots, "worker joined");
-        if self.stopping.is_some() {
+        let WorkerHello { name, host, pid, incarnation, .. } = &hello;
+        let (jobs, leases) = (resume.jobs.len(), resume.claims.len());
+        tracing::info!(%worker, name, host, pid, slots, jobs, leases, "worker joined");
+        // It is here again before the end of its last connection was noticed: nobody is to blame for that.
+        let former = self.workers.iter().filter(|(_, peer)| peer.hello.incarnation == *incarnation);
+        for former in former.map(|(&worker, _)| worker).collect::<Vec<_>>() {
+            if let Some(peer) = self.workers.get(&former) {
+                peer.outbox.connection.close(close::SILENT.into(), b"the worker has another connection");
+            }
+            self.left(former, Departure::Planned)?;
+        }
+        if self.stopping.as_ref().is_some_and(|stopping| stopping.for_good) {
             outbox.control(SchedulerControl::Exit);
         }
-        let connected = Instant::now();
-        self.workers.insert(worker, Peer { hello, outbox, connected });
-        self.handle(Event::WorkerJoined { worker, slots }, None)
+        self.check_stamps(&mut resume, &outbox);
+        for (job, _) in &resume.jobs {
+            if let Some((spec, _)) = self.jobs.get(job).and_then(|record| record.work.as_ref()) {
+                outbox.seat.introduce(*job, spec);
+            }
+        }
+        let connection = outbox.connection.clone();
+        let peer = Peer { hello, outbox, connected: Instant::now(), heard: 0, owed: VecDeque::new() };
+        self.workers.insert(worker, peer);
+        let joined = self.handle(Event::WorkerJoined { worker, slots, resume: &resume }, None);
+        if let Err(refused) = &joined {
+            self.workers.remove(&worker);
+            connection.close(close::PROTOCOL.into(), refused.to_string().as_bytes());
+        }
+        joined
+    }
+
+    /// Takes out what a worker has of jobs that are not the ones which have these numbers here: this farm was restored
+    /// from a backup that is older than they are.
+    fn check_stamps(&self, resume: &mut Resume, outbox: &Outbox) {
+        let is_ours = |job, stamp| self.jobs.get(&job).is_none_or(|record| record.stamp == stamp);
+        let (ours, others): (Vec<_>, Vec<_>) = resume.jobs.drain(..).partition(|&(job, stamp)| is_ours(job, stamp));
+        resume.jobs = ours;
+        resume.claims.retain(|claim| resume.jobs.iter().any(|&(job, _)| job == claim.job));
+        for (job, _) in others {
+            tracing::warn!(%job, "a worker has tasks of another job with this number; it drops them");
+            outbox.control(SchedulerControl::CancelJob { job });
+            outbox.control(SchedulerControl::ForgetJob { job });
+        }
     }
 
     fn left(&mut self, worker: WorkerId, how: Departure) -> Result<(), Refused> {
@@ -69,10 +128,38 @@ impl Owner {
             return Ok(());
         };
         tracing::info!(%worker, name = peer.hello.name, ?how, "worker left");
+        self.owing.remove(&worker);
         self.jobs.values_mut().for_each(|record| record.worker_left(worker));
-        let left = self.handle(Event::WorkerLeft { worker, how }, None);
-        self.stopped();
-        left
+        self.handle(Event::WorkerLeft { worker, how }, None)
+    }
+
+    /// Notes that a worker is to be told when its last answer is stored.
+    fn owe(&mut self, worker: WorkerId) {
+        let last = self.core.last_fact();
+        let Some(peer) = self.workers.get_mut(&worker) else { return };
+        peer.heard += 1;
+        match peer.owed.back_mut() {
+            Some((seq, heard)) if *seq == last => *heard = peer.heard,
+            _ => peer.owed.push_back((last, peer.heard)),
+        }
+        self.owing.insert(worker);
+    }
+
+    /// Tells workers what is stored of their answers.
+    pub(super) fn acknowledge(&mut self) {
+        let stored = self.commits.stored();
+        let workers = &mut self.workers;
+        self.owing.retain(|worker| {
+            let Some(peer) = workers.get_mut(worker) else { return false };
+            let mut messages = None;
+            while let Some((_, heard)) = peer.owed.pop_front_if(|(seq, _)| *seq <= stored) {
+                messages = Some(heard);
+            }
+            if let Some(messages) = messages {
+                peer.outbox.control(SchedulerControl::Stored { messages });
+            }
+            !peer.owed.is_empty()
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use farm_link::LinkError;
 use farm_link::dial::SERVER_NAME;
 use farm_link::identity::Identity;
 use farm_proto::ids::Digest;
-use farm_proto::{ALPN, ALPN_ENROL};
+use farm_proto::{ALPN, ALPN_ENROL, LAST_KNOWN_VERSION, VERSION, alpn_of};
 use quinn::crypto::rustls::QuicServerConfig;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -121,6 +121,8 @@ impl Ca {
             .with_single_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
             .map_err(|error| tls(&error))?;
         config.alpn_protocols = vec![ALPN.to_vec(), ALPN_ENROL.to_vec()];
+        // To be able to say which version would fit.
+        config.alpn_protocols.extend((1..=LAST_KNOWN_VERSION).filter(|other| *other != VERSION).map(alpn_of));
         // Connections last: resuming a session is not worth its tickets, and a certificate is checked each time.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

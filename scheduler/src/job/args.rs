@@ -11,8 +11,13 @@ use farm_proto::job::{ArgChunk, Args};
 use farm_proto::message::RequestError;
 
 use super::chunk::{self, Part};
+use super::results::ResultTable;
+use super::subset::SubsetTable;
+use crate::SchedulerError;
 use crate::blobs::{BlobData, Blobs};
+use crate::farm::Source;
 use crate::memory::kept;
+use crate::store::{JobRow, Store};
 use crate::sync::off_loop;
 
 /// The arguments of a job's tasks.
@@ -24,6 +29,10 @@ pub(crate) enum ArgTable {
     Inline(Columns),
     /// In blobs, one behind the other.
     Chunks(Vec<Chunk>),
+    /// What another job makes.
+    Results(ResultTable),
+    /// Some of another job's.
+    Subset(SubsetTable),
 }
 
 /// One blob of a table.
@@ -72,6 +81,30 @@ impl ArgTable {
                 .map(Self::Inline)
                 .map_err(|error| invalid(format!("the inline arguments are malformed: {error}"))),
             Args::Chunks(chunks) => chunk_list(chunks).map(Self::Chunks).map_err(invalid),
+            Args::Results(_) | Args::Subset { .. } => Err(invalid("arguments of another job are not taken here".to_owned())),
+        }
+    }
+
+    /// The arguments of a job that was stored.
+    ///
+    /// # Errors
+    ///
+    /// They, or the job that they are of, are not what was stored.
+    pub(crate) fn of_row(store: &Arc<Store>, row: &JobRow) -> Result<Self, SchedulerError> {
+        let corrupt = |place: String| SchedulerError::Corrupt { path: store.path().to_owned(), place };
+        match &row.spec.args {
+            Args::Results(wanted) => {
+                let source = store.row(wanted.job)?;
+                let source = Source { tasks: source.spec.args.count(), encoding: source.spec.module.result };
+                let table = ResultTable::new(store, wanted, source);
+                table.map(Self::Results).map_err(|error| corrupt(format!("job {}: {error}", row.job)))
+            }
+            Args::Subset { job, tasks } => {
+                let source = store.row(*job)?;
+                Ok(Self::Subset(SubsetTable::new(&source.spec.args, Self::of_row(store, &source)?, tasks)))
+            }
+            args => Self::new(args, row.inline.clone())
+                .map_err(|error| corrupt(format!("the arguments of job {}: {error}", row.job))),
         }
     }
 
@@ -105,6 +138,9 @@ impl ArgTable {
     pub(crate) fn bytes_per_task(&self) -> u64 {
         let (bytes, count) = match self {
             Self::Range => return 0,
+            // Nobody knows yet. What is too much for one lease is held back when it is cut.
+            Self::Results(_) => return 0,
+            Self::Subset(subset) => return subset.bytes_per_task(),
             Self::Inline(columns) => (columns.encoded_len() as u64, columns.len() as u64),
             Self::Chunks(chunks) => (chunks.iter().map(|chunk| chunk.size).sum(), chunks.last().map_or(0, Chunk::end)),
         };
@@ -130,6 +166,8 @@ impl ArgTable {
                     off_loop(move || gather(&parts, max)).await
                 }
             }
+            Self::Results(results) => results.slice(first, count, max).await,
+            Self::Subset(subset) => Box::pin(subset.slice(blobs, first, count, max)).await,
         }
     }
 }

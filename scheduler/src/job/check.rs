@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use farm_proto::frame::MAX_PAYLOAD;
-use farm_proto::job::{JobSpec, Limits, ModuleKind, Profile};
+use farm_proto::job::{Args, JobSpec, Limits, ModuleKind, Profile};
 use farm_proto::message::RequestError;
 
 /// The longest name of a job, a function or an environment variable, in bytes.
@@ -16,6 +16,8 @@ const MAX_RESULT: u64 = MAX_PAYLOAD as u64 / 4 * 3;
 const MAX_OUTPUT: u64 = 4 << 20;
 /// The most files that a job may mount.
 const MAX_INPUTS: usize = 100_000;
+/// The most jobs that one may wait for.
+const MAX_AFTER: usize = 1_000;
 /// The most retries.
 const MAX_RETRIES: u32 = 1_000;
 
@@ -40,6 +42,15 @@ fn names(spec: &JobSpec) -> Result<(), String> {
         if name.len() > MAX_NAME {
             return Err(format!("the {what}'s name has more than {MAX_NAME} bytes"));
         }
+    }
+    if spec.after.len() > MAX_AFTER {
+        return Err(format!("{} jobs to wait for; the most is {MAX_AFTER}", spec.after.len()));
+    }
+    if matches!(spec.args, Args::Subset { .. }) {
+        return Err("only a retry takes the arguments of another job".to_owned());
+    }
+    if spec.fold && spec.module.kind == ModuleKind::Command {
+        return Err("a command takes no two arguments".to_owned());
     }
     if spec.retries > MAX_RETRIES {
         return Err(format!("{} retries; the most is {MAX_RETRIES}", spec.retries));
@@ -108,7 +119,7 @@ fn inputs(spec: &JobSpec) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use farm_proto::ids::Digest;
-    use farm_proto::job::{Args, CommandOptions, Input, ModuleRef, ResultEncoding};
+    use farm_proto::job::{CommandOptions, Input, ModuleRef, ResultEncoding};
 
     use super::*;
 
@@ -131,6 +142,8 @@ mod tests {
             retries: 0,
             max_failures: None,
             priority: 0,
+            after: Vec::new(),
+            fold: false,
         };
         change(&mut spec);
         check(&spec)

@@ -23,7 +23,7 @@ pub(super) struct Peer {
     pub(super) caller: Caller,
     pub(super) connection: Connection,
     /// Where a worker sits down.
-    pub(super) seat: Seat,
+    pub(super) seat: Arc<Seat>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn serve(connection: Connection, shared: Arc<Shared>) {
         return;
     };
     tracing::info!(peer = %remote, %caller, "connected");
-    let peer = Arc::new(Peer { caller, connection, seat: Seat::default(), shared });
+    let peer = Arc::new(Peer { caller, connection, seat: Arc::default(), shared });
     let _listed = peer.shared.peers.list(&peer.connection);
     let mut streams = JoinSet::new();
     let ended = loop {
@@ -101,7 +101,7 @@ async fn dispatch(peer: &Arc<Peer>, writer: &mut FrameWriter, reader: &mut Frame
     match open {
         Open::Request(request) => request::serve(peer, writer, reader, request, payload).await,
         _ if peer.caller.role != Role::Worker => Err(Fault::Forbidden("only workers may open worker streams")),
-        Open::Control(hello) => worker::serve(peer, writer, reader, hello).await,
+        Open::Control { hello, resume } => worker::serve(peer, writer, reader, hello, resume).await,
         Open::Work => worker::serve_work(peer, writer, reader).await,
     }
 }

@@ -178,7 +178,8 @@ async fn make_sure(connection: &Connection) {
     }
     if received(connection) == before {
         tracing::info!(peer = %connection.remote_address(), "nobody is there any more");
-        connection.close(farm_proto::close::DONE.into(), b"nobody is there");
+        // Should somebody be there after all, they may come again.
+        connection.close(farm_proto::close::SILENT.into(), b"nobody is there");
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{Shared, connection, enrol};
 use crate::SchedulerError;
+use crate::identity::ca::Ca;
 
 /// Handshakes at a time. Each costs a millisecond of a core.
 const HANDSHAKES: usize = 256;
@@ -24,9 +25,9 @@ const ENROLMENTS: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The server's side of TLS and QUIC.
-pub(crate) fn config(shared: &crate::identity::ca::Ca) -> Result<quinn::ServerConfig, SchedulerError> {
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(shared.server_config()?));
-    config.transport_config(transport::config());
+pub(crate) fn config(ca: &Ca, heartbeat: Duration) -> Result<quinn::ServerConfig, SchedulerError> {
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(ca.server_config()?));
+    config.transport_config(transport::config(heartbeat));
     // Connections are taken as they come; these bound what piles up in between.
     config.max_incoming(HANDSHAKES * 4).incoming_buffer_size(64 << 10);
     Ok(config)
@@ -109,8 +110,15 @@ async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, gate: &Gate,
             Ok(_permit) => enrol::serve(&connection, &shared).await,
             Err(_) => connection.close(close::INTERNAL.into(), b"too many enrolments at a time"),
         },
-        // TLS agrees on one of ours or fails.
-        _ => connection.close(close::PROTOCOL.into(), b"no protocol agreed on"),
+        // TLS agrees on one of those that the listener names, or fails.
+        other => {
+            let theirs = other.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let ours = String::from_utf8_lossy(ALPN);
+            let version = env!("CARGO_PKG_VERSION");
+            tracing::warn!(%peer, %theirs, "a peer of another version");
+            let reason = format!("the scheduler speaks {ours} (farm {version}), this end {theirs}");
+            connection.close(close::VERSION.into(), reason.as_bytes());
+        }
     }
 }
 

@@ -6,18 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_link::stream::{FrameReader, FrameWriter};
-use farm_proto::ids::Digest;
+use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{Args, JobSpec};
-use farm_proto::message::{Request, RequestError, Response};
+use farm_proto::message::{Request, RequestError, Response, SubmitKey};
 use farm_proto::ticket::{Role, Ticket};
+use farm_proto::why::Cause;
 use tokio::time::timeout;
 
 use super::connection::Peer;
-use super::{Fault, Shared, transfer, watch};
+use super::{Ending, Fault, Shared, transfer, watch};
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::job::check;
-use crate::results::JobResults;
+use crate::farm::Submission;
+use crate::job::results::ResultTable;
+use crate::job::retry;
+use crate::store::JobResults;
+use crate::sync::off_loop;
 
 /// How long the answer to a shutdown may take to arrive.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -39,7 +44,14 @@ pub(super) async fn serve(
     }
     let farm = &shared.farm;
     let answer = match request {
-        Request::Submit { spec, watch } => return submit(peer, writer, *spec, payload, watch).await,
+        Request::Submit { key, spec, watch } => return submit(peer, writer, key, *spec, payload, watch).await,
+        Request::Retry { key, job, failed } => {
+            let accepted = retry::retry(shared, caller, key, job, failed).await;
+            accepted.map(|results| Response::Accepted { job: results.job })
+        }
+        Request::Delete { job } => farm.delete(caller.clone(), job).await.map(|()| Response::Deleted),
+        Request::Why { job, task } => why(peer, job, task).await,
+        Request::Drain { worker } => farm.drain(worker).await.map(|workers| Response::Draining { workers }),
         Request::PutBlob { digest, size } => return transfer::put(shared, writer, reader, digest, size).await,
         Request::GetBlob { digest } => return transfer::get(peer, writer, digest).await,
         Request::Watch { job, from, follow } => match farm.results(caller.clone(), job).await {
@@ -64,7 +76,7 @@ pub(super) async fn serve(
             writer.finish();
             // To be heard, not to be obeyed: the scheduler ends either way.
             let _ = timeout(FAREWELL, writer.delivered()).await;
-            shared.shutdown.notify_one();
+            shared.ending.send_replace(Some(Ending::ForGood));
             return Ok(());
         }
     };
@@ -81,7 +93,7 @@ fn status(status: farm_proto::job::JobStatus) -> Response {
 /// Whether a role may ask this at all. What belongs to whom is decided later.
 fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
     let needed = match request {
-        Request::Ticket { .. } | Request::Shutdown => Role::Admin,
+        Request::Ticket { .. } | Request::Drain { .. } | Request::Shutdown => Role::Admin,
         Request::GetBlob { .. } => return Ok(()),
         Request::Submit { .. }
         | Request::Missing { .. }
@@ -90,6 +102,9 @@ fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
         | Request::Jobs
         | Request::Job { .. }
         | Request::Cancel { .. }
+        | Request::Retry { .. }
+        | Request::Delete { .. }
+        | Request::Why { .. }
         | Request::Farm => Role::User,
     };
     match (caller.role, needed) {
@@ -114,11 +129,12 @@ async fn missing(shared: &Shared, digests: Vec<Digest>) -> Vec<Digest> {
 async fn submit(
     peer: &Arc<Peer>,
     writer: &mut FrameWriter,
+    key: SubmitKey,
     spec: JobSpec,
     payload: Bytes,
     watch: bool,
 ) -> Result<(), Fault> {
-    match accept(peer, spec, payload).await {
+    match accept(peer, key, spec, payload).await {
         Ok(Accepted::Job(results)) => {
             let accepted = Response::Accepted { job: results.job };
             if !watch {
@@ -139,10 +155,20 @@ enum Accepted {
     NotYet(Vec<Digest>),
 }
 
-async fn accept(peer: &Peer, spec: JobSpec, payload: Bytes) -> Result<Accepted, RequestError> {
+async fn accept(peer: &Peer, key: SubmitKey, spec: JobSpec, payload: Bytes) -> Result<Accepted, RequestError> {
     let Peer { caller, shared, .. } = peer;
+    if let Some(results) = shared.farm.submitted(caller.clone(), key).await? {
+        return Ok(Accepted::Job(results));
+    }
     check::check(&spec)?;
-    let args = ArgTable::new(&spec.args, payload)?;
+    let inline = payload.clone();
+    let args = match &spec.args {
+        Args::Results(wanted) => {
+            let source = shared.farm.source(caller.clone(), wanted.job).await?;
+            ArgTable::Results(ResultTable::new(&shared.store, wanted, source)?)
+        }
+        args => ArgTable::new(args, payload)?,
+    };
     let mut blobs = vec![(spec.module.digest, spec.module.size)];
     blobs.extend(spec.inputs.iter().map(|input| (input.digest, input.size)));
     if let Args::Chunks(chunks) = &spec.args {
@@ -166,8 +192,22 @@ async fn accept(peer: &Peer, spec: JobSpec, payload: Bytes) -> Result<Accepted, 
         return Ok(Accepted::NotYet(absent));
     }
     args.check(&shared.blobs).await?;
-    let results = shared.farm.submit(caller.name.clone(), spec, args).await?;
-    Ok(Accepted::Job(results))
+    let new = Submission { caller: caller.clone(), key, spec, args, inline };
+    Ok(Accepted::Job(shared.farm.submit(new).await?))
+}
+
+async fn why(peer: &Peer, job: JobId, task: Option<u64>) -> Result<Response, RequestError> {
+    let Peer { caller, shared, .. } = peer;
+    let mut why = shared.farm.why(caller.clone(), job, task).await?;
+    for group in &mut why.groups {
+        if let Cause::Ended { account, .. } = &mut group.cause {
+            let (store, task) = (Arc::clone(&shared.store), group.task);
+            let outcome = off_loop(move || store.outcome_of(job, task)).await;
+            let outcome = outcome.map_err(|error| RequestError::Storage(error.to_string()))?;
+            *account = outcome.and_then(|outcome| outcome.account);
+        }
+    }
+    Ok(Response::Why(Box::new(why)))
 }
 
 fn ticket(peer: &Peer, role: Role, name: String, valid_s: u64) -> Result<Response, RequestError> {

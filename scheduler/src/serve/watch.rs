@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Fault;
 use super::connection::Peer;
-use crate::results::{JobResults, ResultsReader, Stored};
+use crate::store::{JobResults, ResultsReader, Stored};
 
 /// Statuses come no closer than this; the last one comes at once.
 const STATUS: Duration = Duration::from_millis(250);
@@ -58,7 +58,7 @@ pub(super) async fn serve(
 async fn send_batches(
     writer: &mut FrameWriter,
     reader: &mut ResultsReader,
-    published: crate::results::Published,
+    published: crate::store::Published,
 ) -> Result<(), Fault> {
     let broken = |error| Fault::Internal(format!("results cannot be read: {error}"));
     loop {

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_link::stream::{FrameReader, FrameWriter};
-use farm_proto::message::{SchedulerControl, WorkerHello};
+use farm_proto::message::{Resume, SchedulerControl, WorkerHello};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-pub(super) use self::seat::Seat;
+pub(crate) use self::seat::Seat;
 use self::seat::Waiting;
 use super::Fault;
 use super::connection::Peer;
@@ -37,14 +37,15 @@ pub(super) async fn serve(
     writer: &mut FrameWriter,
     reader: &mut FrameReader,
     hello: WorkerHello,
+    resume: Resume,
 ) -> Result<(), Fault> {
     check(&hello)?;
     let worker = peer.shared.next_worker();
     let (work, orders) = mpsc::channel(OUTBOX);
     let (control, messages) = mpsc::channel(OUTBOX);
     let (joined, has_joined) = oneshot::channel();
-    let outbox = Outbox { work, control, connection: peer.connection.clone() };
-    peer.seat.take(Waiting { worker, hello, outbox, orders, joined })?;
+    let outbox = Outbox { work, control, connection: peer.connection.clone(), seat: Arc::clone(&peer.seat) };
+    peer.seat.take(Waiting { worker, hello, resume, outbox, orders, joined })?;
     writer.send(&SchedulerControl::Welcome { worker }, Bytes::new()).await?;
     match timeout(STALL, has_joined).await {
         Ok(Ok(())) => {}
@@ -64,8 +65,8 @@ pub(super) async fn serve_work(
     writer: &mut FrameWriter,
     reader: &mut FrameReader,
 ) -> Result<(), Fault> {
-    let Waiting { worker, hello, outbox, orders, joined } = peer.seat.meet().await?;
-    peer.shared.farm.said(worker, Said::Joined { hello, outbox }).await;
+    let Waiting { worker, hello, resume, outbox, orders, joined } = peer.seat.meet().await?;
+    peer.shared.farm.said(worker, Said::Joined { hello, resume, outbox }).await;
     // The control stream's task has gone if the connection has.
     let _ = joined.send(());
     tokio::select! {
@@ -84,7 +85,7 @@ async fn good_bye(peer: &Peer) -> Result<(), Fault> {
 }
 
 fn check(hello: &WorkerHello) -> Result<(), Fault> {
-    let WorkerHello { name, host, pid: _, slots, version } = hello;
+    let WorkerHello { name, host, pid: _, slots, version, incarnation: _ } = hello;
     if !(1..=MOST_SLOTS).contains(slots) {
         return Err(Fault::Protocol(format!("a worker with {slots} slots")));
     }

@@ -124,7 +124,7 @@ fn a_full_disk_takes_nothing_and_loses_nothing() {
         let watching = client.submit(range_job(0, 1000), Bytes::new()).await;
         let mut filled = fs::File::create(state.join("filler")).unwrap();
         while std::io::Write::write_all(&mut filled, &[0; 4096]).is_ok() {}
-        let request = Request::Submit { spec: Box::new(range_job(0, 1000)), watch: false };
+        let request = submit(range_job(0, 1000), false);
         let refused = client.refused(request).await;
         assert!(matches!(refused, RequestError::Storage(_)), "{refused:?}");
         let _worker = farm.squares(1).await;

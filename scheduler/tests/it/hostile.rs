@@ -134,7 +134,7 @@ fn whoever_stops_in_the_middle_is_not_waited_for() {
         send.write_all(&[7; 4]).await.unwrap();
         let half = dial::connect(&farm.worker, None).await.unwrap();
         let (mut writer, _reader) = half.open().await.unwrap();
-        writer.send(&Open::Control(hello(1)), Bytes::new()).await.unwrap();
+        writer.send(&control_of(1), Bytes::new()).await.unwrap();
         still_well(&farm).await;
         for (link, _, _) in &connections {
             assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
@@ -153,7 +153,7 @@ fn columns(count: u64) -> Bytes {
 }
 
 fn batch(first: u64, count: u32) -> Batch {
-    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns: 0 }
+    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns: 0 }
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
             assert_eq!(closed(&link.connection).await, close::PROTOCOL.into(), "{index}");
         }
         // A second stream of either kind, and jobs that one has never heard of.
-        for open in [Open::Control(hello(1)), Open::Work] {
+        for open in [control_of(1), Open::Work] {
             let link = dial::connect(&farm.worker, None).await.unwrap();
             let _streams = Streams::open(&link, 1).await;
             let (mut writer, _reader) = link.open().await.unwrap();
@@ -213,7 +213,7 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
         assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
         let link = dial::connect(&farm.worker, None).await.unwrap();
         let (mut writer, _reader) = link.open().await.unwrap();
-        writer.send(&Open::Control(hello(0)), Bytes::new()).await.unwrap();
+        writer.send(&control_of(0), Bytes::new()).await.unwrap();
         assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
 
         // Crashes are counted against tasks that may have been running: some have had all of theirs.

@@ -302,7 +302,7 @@ fn what_is_missing_is_named_and_the_job_does_not_exist() {
         };
         spec.inputs = vec![input("a", b"one"), input("b", b"two"), input("c", b"one")];
         client.put(Digest::of(b"two"), b"two").await;
-        let request = Request::Submit { spec: Box::new(spec.clone()), watch: true };
+        let request = submit(spec.clone(), true);
         let missing = vec![Digest::of(MODULE), Digest::of(b"one")];
         assert_eq!(client.ask(request.clone()).await.unwrap(), Response::Missing { digests: missing.clone() });
         let ask = Request::Missing { digests: vec![missing[1], Digest::of(b"two"), missing[1]] };
@@ -321,7 +321,7 @@ fn nonsense_is_refused_with_a_reason() {
         let client = farm.client().await;
         client.put_module().await;
         let refused = async |spec: farm_proto::job::JobSpec, payload: Bytes| {
-            let request = Request::Submit { spec: Box::new(spec), watch: true };
+            let request = submit(spec, true);
             let (mut writer, mut reader) = client.open(request, payload).await;
             writer.finish();
             match reader.expect().await.unwrap().0 {

@@ -153,7 +153,7 @@ fn workers_work_and_do_nothing_else() {
         let worker = Client::connect(&farm.worker).await;
         let job = JobId(1);
         for request in [
-            Request::Submit { spec: Box::new(range_job(0, 1)), watch: false },
+            submit(range_job(0, 1), false),
             Request::Missing { digests: Vec::new() },
             Request::Watch { job, from: 0, follow: true },
             Request::Jobs,
@@ -175,7 +175,7 @@ fn workers_work_and_do_nothing_else() {
 fn others_do_not_work() {
     limited(async {
         let farm = Farm::start().await;
-        for open in [Open::Control(hello(1)), Open::Work] {
+        for open in [control_of(1), Open::Work] {
             let user = farm.user("alice").await;
             let (mut writer, _reader) = user.link.open().await.unwrap();
             writer.send(&open, Bytes::new()).await.unwrap();

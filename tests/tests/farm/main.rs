@@ -9,6 +9,7 @@ mod bad_modules;
 mod bench;
 mod cancel;
 mod command_line;
+mod crash;
 mod crates;
 mod disk;
 mod failures;

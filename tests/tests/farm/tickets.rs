@@ -61,7 +61,7 @@ fn a_worker_works_and_does_nothing_else() {
     for args in [&["submit", m, "--args", "[1]"][..], &["jobs"], &["status"], &["ticket", "user"]] {
         world.farm(args).with_env("FARM_TICKET", &ticket).fails(6).explains(&["role"]);
     }
-    let _worker = world.worker_with(&ticket, "helper", 1);
+    let _worker = world.worker_with(&ticket, "helper", 1, &[], &[]);
     let finished = farm.farm(&["submit", module(&farm.world, wat::SQUARE), "--args", "[9]"]).succeeds();
     assert_eq!(finished.json(), json!([81]));
 }

@@ -12,6 +12,7 @@ use crate::command::Fact;
 use crate::core::Core;
 use crate::core::persist::Deferred;
 use crate::event::Refused;
+use crate::state::numbers_in;
 use crate::time::{Time, nanos};
 
 /// Moments at which tasks may be tried again are rounded up to multiples of this, so that many tasks share one.
@@ -23,6 +24,8 @@ struct Answered {
     /// Ascending.
     tasks: Vec<Range<u64>>,
     count: u64,
+    /// When their lease was sent.
+    sent: Time,
 }
 
 /// What is to become of the tasks of a batch.
@@ -30,8 +33,8 @@ struct Answered {
 struct Verdict {
     /// Ascending: tasks whose outcome is not kept.
     again: Vec<u64>,
-    /// How many of the others failed.
-    failed: u64,
+    /// Those of the others that failed, ascending.
+    failed: Vec<Range<u64>>,
     /// Why the whole job fails.
     fatal: Option<String>,
 }
@@ -44,7 +47,7 @@ impl Core {
             return Err(Refused::BadFailures(lease));
         }
         let answered = self.answered(worker, lease, batch.first, batch.count, Some(batch.run_ns))?;
-        let Some(Answered { job: id, tasks, count }) = answered else { return Ok(()) };
+        let Some(Answered { job: id, tasks, count, sent }) = answered else { return Ok(()) };
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         job.pace.learn(count, share_of(batch.run_ns, count, batch.count));
 
@@ -55,7 +58,7 @@ impl Core {
                 self.judge(id, task, failure, &mut verdict);
             }
         }
-        self.accept(id, worker, &tasks, &verdict);
+        self.accept(id, worker, &tasks, &mut verdict, sent);
         if verdict.fatal.is_some() {
             self.stop_job(id, JobState::Failed, verdict.fatal);
         }
@@ -129,7 +132,7 @@ impl Core {
         }
         held.remaining.remove(range);
         worker.held -= answered;
-        let job = held.job;
+        let (job, sent) = (held.job, held.sent);
         let charged = held.charge(answered);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.leased -= answered;
@@ -139,7 +142,7 @@ impl Core {
         if held.remaining.is_empty() {
             self.drop_lease(id, lease);
         }
-        Ok(Some(Answered { job, tasks, count: answered }))
+        Ok(Some(Answered { job, tasks, count: answered, sent }))
     }
 
     /// Decides what a failed attempt means.
@@ -153,7 +156,10 @@ impl Core {
             verdict.again.push(task);
             self.retry_later(id, task);
         } else {
-            verdict.failed += 1;
+            match verdict.failed.last_mut() {
+                Some(last) if last.end == task => last.end += 1,
+                _ => verdict.failed.push(task..task + 1),
+            }
         }
     }
 
@@ -192,21 +198,23 @@ impl Core {
     }
 
     /// Keeps the outcomes of a batch but for those that the verdict takes out.
-    fn accept(&mut self, id: JobId, worker: WorkerId, tasks: &[Range<u64>], verdict: &Verdict) {
+    fn accept(&mut self, id: JobId, worker: WorkerId, tasks: &[Range<u64>], verdict: &mut Verdict, sent: Time) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let accepted = without(tasks, &verdict.again);
-        let count: u64 = accepted.iter().map(|range| range.end - range.start).sum();
+        let count = numbers_in(&accepted);
         if count == 0 {
             return;
         }
-        job.failed += verdict.failed;
-        job.succeeded += count - verdict.failed;
+        let failed = std::mem::take(&mut verdict.failed);
+        failed.iter().for_each(|range| job.failed.insert(range.clone()));
+        job.succeeded += count - numbers_in(&failed);
         accepted.iter().for_each(|range| job.clear_tallies(range.clone()));
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.finished += count;
         }
-        self.persist(Fact::Outcomes { job: id, accepted, failed: verdict.failed });
-        self.once_stored(Deferred::Stored(id));
+        let landed = self.landed(id, &accepted, &failed);
+        self.persist(Fact::Outcomes { job: id, accepted, failed, leased: self.now - sent });
+        self.once_stored(Deferred::Stored(id, landed));
     }
 
     /// Counts a crash of a task that is in no set any more. It runs again, or fails for good.
@@ -220,16 +228,23 @@ impl Core {
             job.retried += 1;
             job.put_back(task..task + 1, limit);
         } else {
-            job.failed += 1;
-            job.clear_tallies(task..task + 1);
             let message = match crashes {
                 1 => "the worker died while running this task".to_owned(),
                 times => format!("the worker died while running this task, {times} times"),
             };
-            let failure = Failure::new(FailureKind::WorkerLost, message);
-            self.persist(Fact::TaskFailed { job: id, task, failure });
-            self.once_stored(Deferred::Stored(id));
+            self.fail_task(id, task, Failure::new(FailureKind::WorkerLost, message));
         }
+    }
+
+    /// Fails a task for good that is in no set any more.
+    pub(super) fn fail_task(&mut self, id: JobId, task: u64, failure: Failure) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let tasks = task..task + 1;
+        job.failed.insert(tasks.clone());
+        job.clear_tallies(tasks.clone());
+        let landed = self.landed(id, std::slice::from_ref(&tasks), std::slice::from_ref(&tasks));
+        self.persist(Fact::TaskFailed { job: id, task, failure });
+        self.once_stored(Deferred::Stored(id, landed));
     }
 }
 

@@ -28,6 +28,8 @@ impl Core {
         }
         self.check_indices();
         self.check_facts();
+        let needs: usize = self.jobs.values().map(|job| job.needs.len()).sum();
+        assert_eq!(self.needed.len(), needs, "a job is needed by nobody");
         self.owners.check_invariants();
         let waits = self.jobs.values().any(|job| job.runnable && !job.waiting.is_empty());
         assert!(!waits || self.hungry.is_empty(), "tasks wait, and workers have room");
@@ -51,6 +53,7 @@ impl Core {
                 all.insert(range);
             }
         };
+        add(&job.blocked, "blocked");
         add(&job.waiting, "waiting");
         add(&job.last_chance, "waiting for its last chance");
         for (due, tasks) in &job.retrying {
@@ -68,14 +71,20 @@ impl Core {
         }
         assert_eq!(job.leased, leased, "leased tasks of job {id}");
         assert_eq!(job.counts().total(), job.tasks, "the tasks of job {id} do not add up: {:?}", job.counts());
-        assert!(
-            job.cancelled > 0 || all.len() + job.succeeded + job.failed == job.tasks,
-            "a task of job {id} is nowhere"
-        );
+        let open = all.clone();
+        for (set, place) in [(&job.failed, "failed"), (&job.missing, "given up")] {
+            set.check_invariants();
+            for range in set.iter() {
+                assert!(range.end <= job.tasks && !all.meets(&range), "tasks {range:?} of job {id} are twice: {place}");
+                all.insert(range);
+            }
+        }
+        assert_eq!(all.len() + job.succeeded, job.tasks, "a task of job {id} is nowhere");
+        self.check_needs_of(id, job, &open);
 
         for tally in [&job.attempts, &job.crashes, &job.losses] {
             tally.check_invariants();
-            let exceptional = tally.runs_in(0..u64::MAX).all(|(run, _)| covered(&all, &run));
+            let exceptional = tally.runs_in(0..u64::MAX).all(|(run, _)| open.covers(&run));
             assert!(exceptional, "job {id} remembers what is over");
         }
         let last_chances = job.crashes.runs_in(0..u64::MAX);
@@ -92,18 +101,58 @@ impl Core {
         match job.phase {
             Phase::Storing => assert!(!job.started, "job {id} began before it was stored"),
             Phase::Live => {
-                assert!(!job.is_complete(), "job {id} has nothing left, and goes on");
-                assert!(job.max_failures.is_none_or(|most| job.failed <= most), "job {id} has failed, and goes on");
+                assert!(!job.is_over(), "job {id} has nothing left, and goes on");
+                let failed = job.failed.len();
+                assert!(job.max_failures.is_none_or(|most| failed <= most), "job {id} has failed, and goes on");
+                assert!(job.missing.is_empty(), "job {id} has given up tasks, and goes on");
             }
             Phase::Ending(state) => {
-                assert!(all.is_empty(), "job {id} has ended, and has tasks left");
-                assert_eq!(state == JobState::Done, job.is_complete(), "job {id} is not {state:?}");
+                assert!(open.is_empty(), "job {id} has ended, and has tasks left");
+                // An empty job may have been given up while it came after others.
+                let complete = job.is_complete() && (state == JobState::Done || job.tasks > 0);
+                assert_eq!(state == JobState::Done, complete, "job {id} is not {state:?}");
             }
         }
         for worker in &job.known {
             let knows = self.workers.get(worker).is_some_and(|worker| worker.knows.contains(&id));
             assert!(knows, "worker {worker} does not know job {id}");
         }
+    }
+
+    /// Tasks are blocked if, and only if, results that they need are not stored. `open` are those without an outcome.
+    fn check_needs_of(&self, id: JobId, job: &Job, open: &RangeSet) {
+        for &need in &job.needs {
+            assert!(need < id && self.needed.contains(&(need, id)), "job {need} is not known to be needed by job {id}");
+            let there = self.jobs.contains_key(&need) || self.ended.contains_key(&need);
+            assert!(there, "job {id} needs job {need}, which is gone");
+        }
+        for need in &job.after {
+            assert!(job.needs.contains(need), "job {id} comes after job {need}, which it does not need");
+            let over = job.phase == Phase::Live && !self.jobs.contains_key(need);
+            assert!(!over, "job {id} waits for the end of job {need}, which has ended");
+        }
+        assert!(job.after.is_empty() || (job.leases.is_empty() && !job.started), "job {id} began too early");
+        let Some(input) = &job.input else {
+            assert!(job.blocked.is_empty(), "job {id} waits for results of no job");
+            return;
+        };
+        input.awaited.check_invariants();
+        assert!(job.needs.contains(&input.job));
+        if let Phase::Ending(_) = job.phase {
+            return;
+        }
+        assert!(job.phase == Phase::Storing || input.failed.is_empty(), "job {id} has not seen failures");
+        let awaited = input.awaited.iter().chain(input.failed.iter().cloned());
+        let users: RangeSet = awaited.map(|results| input.users(&results)).collect();
+        for range in users.iter() {
+            assert!(range.end <= job.tasks, "job {id} has no tasks {range:?}");
+            let free = open.intersection(range).find(|part| !job.blocked.covers(part));
+            assert_eq!(free, None, "tasks of job {id} lack results, and can be leased");
+        }
+        assert!(job.blocked.iter().all(|range| users.covers(&range)), "tasks of job {id} wait for what is there");
+        let open = self.open_tasks(input.job);
+        let fits = open.iter().all(|range| input.awaited.covers(&range));
+        assert!(fits, "job {id} thinks that there are results of job {} which are not", input.job);
     }
 
     /// What a worker holds adds up, and is of jobs that know it.
@@ -155,22 +204,17 @@ impl Core {
     fn check_facts(&self) {
         assert!(self.persisted <= self.last_fact, "a fact was stored that is none");
         let mut last = self.persisted;
-        for &(seq, deferred) in &self.deferred {
+        for &(seq, ref deferred) in &self.deferred {
             assert!(last <= seq && self.persisted < seq && seq <= self.last_fact, "{deferred:?} waits for {seq:?}");
             last = seq;
         }
         for (&id, job) in &self.jobs {
-            let opens = self.deferred.iter().any(|&(_, deferred)| deferred == Deferred::Open(id));
-            let closes = self.deferred.iter().filter(|&&(_, deferred)| deferred == Deferred::Close(id)).count();
+            let opens = self.deferred.iter().any(|(_, deferred)| *deferred == Deferred::Open(id));
+            let closes = self.deferred.iter().filter(|(_, deferred)| *deferred == Deferred::Close(id)).count();
             assert!(opens || job.phase != Phase::Storing, "job {id} will never begin");
             assert_eq!(closes, usize::from(matches!(job.phase, Phase::Ending(_))), "closings of job {id}");
         }
     }
-}
-
-/// Whether all of `range` is in `set`.
-fn covered(set: &RangeSet, range: &std::ops::Range<u64>) -> bool {
-    set.intersection(range.clone()).next().as_ref() == Some(range)
 }
 
 /// Whether no count in `part` is greater than in `whole`.

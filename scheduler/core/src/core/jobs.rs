@@ -13,9 +13,10 @@ use crate::event::{NewJob, Refused};
 use crate::state::{EndedJob, Job, Phase};
 
 impl Core {
-    /// Drops what is left of an ended job; its id stays taken. Returns whether there was one and it had ended.
+    /// Drops what is left of an ended job; its id stays taken. Returns whether that was done: there was such a job, it
+    /// had ended, and no job [needs](Self::dependants) it any more.
     pub fn forget(&mut self, job: JobId) -> bool {
-        self.ended.remove(&job).is_some()
+        self.dependants(job).next().is_none() && self.ended.remove(&job).is_some()
     }
 
     pub(super) fn job_submitted(&mut self, id: JobId, spec: NewJob) -> Result<(), Refused> {
@@ -23,9 +24,11 @@ impl Core {
         if id < self.next_job {
             return Err(Refused::JobTaken(id));
         }
+        self.check_needs(id, &spec)?;
         self.next_job = JobId(next);
         let owner = self.owners.id(&spec.owner);
         self.jobs.insert(id, Job::new(owner, &spec));
+        self.link(id, spec.input);
         self.persist(Fact::JobAccepted { job: id, spec });
         self.once_stored(Deferred::Open(id));
         Ok(())
@@ -43,15 +46,16 @@ impl Core {
     pub(super) fn job_failed_on(&mut self, worker: WorkerId, id: JobId, failure: &Failure) -> Result<(), Refused> {
         let knows = self.workers.get(&worker).ok_or(Refused::NoSuchWorker(worker))?.knows.contains(&id);
         if !knows {
-            // If it was told to forget the job in the meantime, its answer is only late.
-            return if id < self.next_job && !self.jobs.contains_key(&id) {
-                Ok(())
-            } else {
-                Err(Refused::NeverLeased(worker))
-            };
+            return self.late_about(worker, id);
         }
         self.stop_job(id, JobState::Failed, Some(failure.to_string()));
         Ok(())
+    }
+
+    /// Judges what a worker says of a job that it is not to know: if it was told to forget it in the meantime, that is
+    /// only late.
+    pub(super) fn late_about(&self, worker: WorkerId, id: JobId) -> Result<(), Refused> {
+        if id < self.next_job && !self.jobs.contains_key(&id) { Ok(()) } else { Err(Refused::NeverLeased(worker)) }
     }
 
     /// Ends the job if every task has an outcome, or too many have failed.
@@ -60,11 +64,10 @@ impl Core {
         if job.phase != Phase::Live {
             return;
         }
-        if job.is_complete() {
-            job.phase = Phase::Ending(JobState::Done);
-            self.once_stored(Deferred::Close(id));
+        if job.is_over() {
+            self.end_job(id, JobState::Done, None);
         } else if let Some(most) = job.max_failures
-            && job.failed > most
+            && job.failed.len() > most
         {
             let reason = match most {
                 0 => "stopped because a task failed".to_owned(),
@@ -79,13 +82,14 @@ impl Core {
     /// will be done as soon as it is stored.
     pub(super) fn stop_job(&mut self, id: JobId, state: JobState, reason: Option<String>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if matches!(job.phase, Phase::Ending(_)) || job.is_complete() {
+        if matches!(job.phase, Phase::Ending(_)) || job.is_over() {
             return;
         }
-        job.phase = Phase::Ending(state);
-        job.reason.clone_from(&reason);
-        job.cancelled = job.tasks - job.succeeded - job.failed;
+        let missing = self.open_tasks(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.missing = missing;
         job.leased = 0;
+        job.blocked.clear();
         job.waiting.clear();
         job.last_chance.clear();
         job.clear_tallies(0..job.tasks);
@@ -94,7 +98,7 @@ impl Core {
         for due in retrying.into_keys() {
             self.retries.remove(&(due, id));
         }
-        self.sync_runnable(id);
+        self.end_job(id, state, reason);
 
         let holders: BTreeSet<_> = leases.values().copied().collect();
         for (lease, worker) in leases {
@@ -104,7 +108,17 @@ impl Core {
             self.commands.push_back(Command::CancelJob { worker, job: id });
             self.place(worker);
         }
-        self.persist(Fact::JobEnded { job: id, state, reason });
+    }
+
+    /// Asks for the end of a job to be stored of which no task is left.
+    fn end_job(&mut self, id: JobId, state: JobState, reason: Option<String>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.phase = Phase::Ending(state);
+        job.reason.clone_from(&reason);
+        let (failed, missing) = (job.failed.iter().collect(), job.missing.iter().collect());
+        let retried = job.retried;
+        self.sync_runnable(id);
+        self.persist(Fact::JobEnded { job: id, state, reason, failed, missing, retried });
         self.once_stored(Deferred::Close(id));
     }
 
@@ -120,9 +134,12 @@ impl Core {
             self.commands.push_back(Command::ForgetJob { worker, job: id });
             if let Some(worker) = self.workers.get_mut(&worker) {
                 worker.knows.remove(&id);
+                worker.preparing.remove(&id);
             }
         }
+        self.unlink(id, &job.needs);
         self.ended.insert(id, EndedJob::new(job, state));
+        self.job_closed(id);
     }
 
     /// Tells the job's owner whether a lease can be made of it.

@@ -4,12 +4,15 @@ mod answers;
 mod dispatch;
 mod invariants;
 mod jobs;
+mod needs;
 mod persist;
 mod replay;
+mod resume;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod views;
+mod why;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -72,6 +75,8 @@ pub struct Core {
     ended: BTreeMap<JobId, EndedJob>,
     workers: BTreeMap<WorkerId, Worker>,
     owners: Owners,
+    /// Jobs that are needed by live ones: the former first.
+    needed: BTreeSet<(JobId, JobId)>,
     next_job: JobId,
     next_lease: LeaseId,
 
@@ -106,6 +111,7 @@ impl Core {
             ended: BTreeMap::new(),
             workers: BTreeMap::new(),
             owners: Owners::default(),
+            needed: BTreeSet::new(),
             next_job: JobId(1),
             next_lease,
             hungry: BTreeSet::new(),
@@ -133,7 +139,8 @@ impl Core {
             Event::JobCancelled { job } => self.job_cancelled(job)?,
             Event::JobFailed { worker, job, failure } => self.job_failed_on(worker, job, failure)?,
             Event::Persisted { seq } => self.facts_persisted(seq)?,
-            Event::WorkerJoined { worker, slots } => self.worker_joined(worker, slots)?,
+            Event::WorkerJoined { worker, slots, resume } => self.worker_joined(worker, slots, resume)?,
+            Event::WorkerPreparing { worker, job, stage } => self.worker_preparing(worker, job, stage)?,
             Event::WorkerDraining { worker } => self.worker_draining(worker)?,
             Event::WorkerLeft { worker, how } => self.worker_left(worker, how)?,
             Event::BatchArrived { worker, lease, batch } => self.batch_arrived(worker, lease, batch)?,

@@ -1,5 +1,7 @@
 //! Facts: asking for them to be stored, and what is released once they are.
 
+use std::ops::Range;
+
 use farm_proto::ids::JobId;
 
 use crate::command::{Command, Fact, FactSeq};
@@ -8,14 +10,23 @@ use crate::event::Refused;
 use crate::state::Phase;
 
 /// What happens when a fact is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Deferred {
     /// The job may begin.
     Open(JobId),
-    /// Outcomes may be told.
-    Stored(JobId),
+    /// Outcomes may be told; and what they are, if a job needs them.
+    Stored(JobId, Option<Box<Landed>>),
     /// The job is over.
     Close(JobId),
+}
+
+/// Tasks whose outcomes are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Landed {
+    /// All of them, ascending.
+    pub(super) tasks: Vec<Range<u64>>,
+    /// The failures among them, ascending.
+    pub(super) failed: Vec<Range<u64>>,
 }
 
 impl Core {
@@ -39,10 +50,7 @@ impl Core {
             return Err(Refused::NoSuchFact(seq));
         }
         self.persisted = self.persisted.max(seq);
-        while let Some(&(fact, deferred)) = self.deferred.front()
-            && fact <= self.persisted
-        {
-            self.deferred.pop_front();
+        while let Some((fact, deferred)) = self.deferred.pop_front_if(|(fact, _)| *fact <= self.persisted) {
             self.release(fact, deferred);
         }
         Ok(())
@@ -57,11 +65,15 @@ impl Core {
                     && job.phase == Phase::Storing
                 {
                     job.phase = Phase::Live;
-                    self.sync_runnable(id);
-                    self.settle(id);
+                    self.begin(id);
                 }
             }
-            Deferred::Stored(job) => self.commands.push_back(Command::OutcomesStored { job, seq }),
+            Deferred::Stored(job, landed) => {
+                self.commands.push_back(Command::OutcomesStored { job, seq });
+                if let Some(landed) = landed {
+                    self.results_landed(job, &landed);
+                }
+            }
             Deferred::Close(job) => self.close_job(job),
         }
     }

@@ -1,5 +1,6 @@
 //! From facts to a core.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use farm_proto::job::JobState;
 use crate::command::Fact;
 use crate::config::Config;
 use crate::core::Core;
-use crate::state::{EndedJob, Job, Phase};
+use crate::event::TaskInput;
+use crate::state::{EndedJob, Job, Phase, numbers_in};
 
 /// Facts that no core has asked to be stored in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub enum ReplayError {
     NoSuchJob(JobId),
     /// A task of the job has two outcomes, or one that it cannot have.
     BadOutcome(JobId),
+    /// The job's end contradicts itself, or its outcomes.
+    BadEnd(JobId),
+    /// The job needs one that it cannot need.
+    BadInput(JobId),
 }
 
 impl fmt::Display for ReplayError {
@@ -28,6 +34,8 @@ impl fmt::Display for ReplayError {
             Self::Twice(job) => write!(f, "job {job} was accepted twice"),
             Self::NoSuchJob(job) => write!(f, "a fact is about job {job}, which did not exist or had ended by then"),
             Self::BadOutcome(job) => write!(f, "a task of job {job} has two outcomes, or is not one of its tasks"),
+            Self::BadEnd(job) => write!(f, "the end of job {job} does not fit its tasks and their outcomes"),
+            Self::BadInput(job) => write!(f, "job {job} needs a job that does not exist or does not fit"),
         }
     }
 }
@@ -47,18 +55,15 @@ impl Core {
     /// The facts contradict each other.
     pub fn replay(config: Config, facts: impl IntoIterator<Item = Fact>) -> Result<Self, ReplayError> {
         let mut core = Self::new(config);
+        let mut inputs = BTreeMap::new();
         for fact in facts {
-            core.replay_fact(fact)?;
+            core.replay_fact(fact, &mut inputs)?;
         }
-        let live: Vec<_> = core.jobs.keys().copied().collect();
-        for job in live {
-            core.sync_runnable(job);
-            core.settle(job);
-        }
+        core.replay_needs(&inputs)?;
         Ok(core)
     }
 
-    fn replay_fact(&mut self, fact: Fact) -> Result<(), ReplayError> {
+    fn replay_fact(&mut self, fact: Fact, inputs: &mut BTreeMap<JobId, TaskInput>) -> Result<(), ReplayError> {
         let id = fact.job();
         match fact {
             Fact::JobAccepted { spec, .. } => {
@@ -70,40 +75,86 @@ impl Core {
                 job.phase = Phase::Live;
                 self.next_job = self.next_job.max(JobId(id.0.saturating_add(1)));
                 self.jobs.insert(id, job);
+                inputs.extend(spec.input.map(|input| (id, input)));
             }
-            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, failed)?,
+            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed)?,
             Fact::TaskFailed { task, .. } => {
-                let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
-                self.replay_outcomes(id, &[task], 1)?;
+                let task = [task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?];
+                self.replay_outcomes(id, &task, &task)?;
             }
-            Fact::JobEnded { state, reason, .. } => {
+            Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
+                inputs.remove(&id);
+                let told = job.failed;
+                job.failed = failed.iter().cloned().collect();
+                job.missing = missing.iter().cloned().collect();
+                let fits = ascend(&failed, job.tasks)
+                    && ascend(&missing, job.tasks)
+                    && told.iter().all(|range| job.failed.covers(&range))
+                    && job.missing.iter().all(|range| job.waiting.covers(&range) && !job.failed.meets(&range))
+                    && state.is_final()
+                    && (state != JobState::Done || missing.is_empty());
+                if !fits {
+                    return Err(ReplayError::BadEnd(id));
+                }
                 job.reason = reason;
-                job.cancelled = job.tasks - job.succeeded - job.failed;
+                job.retried = retried;
                 self.ended.insert(id, EndedJob::new(job, state));
-                return Ok(());
             }
-        }
-        if self.jobs.get(&id).is_some_and(Job::is_complete)
-            && let Some(job) = self.jobs.remove(&id)
-        {
-            self.ended.insert(id, EndedJob::new(job, JobState::Done));
         }
         Ok(())
     }
 
-    fn replay_outcomes(&mut self, id: JobId, accepted: &[Range<u64>], failed: u64) -> Result<(), ReplayError> {
+    fn replay_outcomes(
+        &mut self,
+        id: JobId,
+        accepted: &[Range<u64>],
+        failed: &[Range<u64>],
+    ) -> Result<(), ReplayError> {
         let job = self.jobs.get_mut(&id).ok_or(ReplayError::NoSuchJob(id))?;
-        let before = job.waiting.len();
+        let within = |part: &Range<u64>| {
+            let index = accepted.partition_point(|range| range.end <= part.start);
+            accepted.get(index).is_some_and(|range| range.start <= part.start && part.end <= range.end)
+        };
+        if !ascend(accepted, job.tasks) || !ascend(failed, job.tasks) || !failed.iter().all(within) {
+            return Err(ReplayError::BadOutcome(id));
+        }
+        let (told, before) = (numbers_in(accepted), job.waiting.len());
         accepted.iter().for_each(|range| job.waiting.remove(range.clone()));
-        let count = before - job.waiting.len();
-        let told: u64 = accepted.iter().map(|range| range.end.saturating_sub(range.start)).sum();
-        if count != told || failed > count {
+        if before - job.waiting.len() != told {
             return Err(ReplayError::BadOutcome(id));
         }
         job.started = true;
-        job.succeeded += count - failed;
-        job.failed += failed;
+        job.succeeded += told - numbers_in(failed);
+        failed.iter().for_each(|range| job.failed.insert(range.clone()));
         Ok(())
     }
+
+    /// Connects jobs with those that they need, as they were when the last fact was stored; then does what has not been
+    /// done of that.
+    fn replay_needs(&mut self, inputs: &BTreeMap<JobId, TaskInput>) -> Result<(), ReplayError> {
+        let live: Vec<_> = self.jobs.keys().copied().collect();
+        for (&id, job) in &self.jobs {
+            let input = inputs.get(&id).copied();
+            let known = |need: &JobId| *need < id && (self.jobs.contains_key(need) || self.ended.contains_key(need));
+            if !job.needs.iter().all(known) || input.is_some_and(|input| !self.fits(job.tasks, input)) {
+                return Err(ReplayError::BadInput(id));
+            }
+        }
+        for &id in &live {
+            self.link(id, inputs.get(&id).copied());
+        }
+        live.into_iter().for_each(|id| self.begin(id));
+        Ok(())
+    }
+}
+
+/// Whether ranges are not empty, ascend, and end before `end`.
+fn ascend(ranges: &[Range<u64>], end: u64) -> bool {
+    let mut at = 0;
+    ranges.iter().all(|range| {
+        let fits = at <= range.start && range.start < range.end && range.end <= end;
+        at = range.end;
+        fits
+    })
 }

@@ -1,13 +1,16 @@
 //! Getters.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
 use farm_proto::job::Counts;
 
+use crate::command::FactSeq;
 use crate::core::Core;
-use crate::state::{EndedJob, Job, Phase, Worker};
-use crate::view::{JobView, Waiting, WorkerView};
+use crate::range_set::RangeSet;
+use crate::state::{EndedJob, Job, Worker};
+use crate::view::{JobView, WorkerView};
 
 impl Core {
     /// The least id that no job has had, nor any after it.
@@ -19,6 +22,11 @@ impl Core {
     /// restart.
     pub fn next_lease(&self) -> LeaseId {
         self.next_lease
+    }
+
+    /// The last fact that was asked to be stored. Once it is, so are all effects of everything that has been handled.
+    pub fn last_fact(&self) -> FactSeq {
+        self.last_fact
     }
 
     /// One job.
@@ -91,46 +99,15 @@ impl Core {
         })
     }
 
-    /// What a task waits for. None if there is no such job, or it has no such task.
-    ///
-    /// Takes the time of the job's leases and ranges: for people, not for every task.
-    pub fn why(&self, id: JobId, task: u64) -> Option<Waiting> {
-        let Some(job) = self.jobs.get(&id) else {
-            let counts = self.ended.get(&id)?.counts();
-            let waiting = if counts.cancelled == 0 { Waiting::Nothing } else { Waiting::Ended };
-            return (task < counts.total()).then_some(waiting);
-        };
-        if task >= job.tasks {
-            return None;
+    /// The tasks of an ended job that have no value, ascending: those that failed, and, unless `failed_only`, those
+    /// without an outcome. None if there is no such job, or it has not ended.
+    pub fn without_value(&self, id: JobId, failed_only: bool) -> Option<Vec<Range<u64>>> {
+        let job = self.ended.get(&id)?;
+        if failed_only {
+            return Some(job.failed.to_vec());
         }
-        if let Phase::Ending(_) = job.phase {
-            return Some(if job.cancelled == 0 { Waiting::Nothing } else { Waiting::Ended });
-        }
-        if job.phase == Phase::Storing {
-            return Some(Waiting::Storing);
-        }
-        if let Some((&until, _)) = job.retrying.iter().find(|(_, tasks)| tasks.contains(task)) {
-            return Some(Waiting::Retry { attempt: job.attempts.get(task), until });
-        }
-        if job.waiting.contains(task) || job.last_chance.contains(task) {
-            if self.total_slots == 0 {
-                return Some(Waiting::Worker);
-            }
-            let ahead = job.waiting.count_below(task) + job.last_chance.count_below(task);
-            let jobs = self.owners.jobs_before(job.owner, job.priority, id);
-            return Some(Waiting::Slot { ahead, jobs });
-        }
-        let held = job.leases.iter().find_map(|(&lease, &worker)| self.why_leased(worker, lease, task));
-        Some(held.unwrap_or(Waiting::Nothing))
-    }
-
-    /// What a task waits for if it is in this lease.
-    fn why_leased(&self, id: WorkerId, lease: LeaseId, task: u64) -> Option<Waiting> {
-        let worker = self.workers.get(&id)?;
-        let held = worker.leases.get(&lease).filter(|held| held.remaining.contains(task))?;
-        let before: u64 = worker.leases.range(..lease).map(|(_, held)| held.remaining.len()).sum();
-        let ahead = before + held.remaining.count_below(task);
-        Some(Waiting::Outcome { worker: id, lease, since: held.sent, ahead })
+        let both: RangeSet = job.failed.iter().chain(&job.missing).cloned().collect();
+        Some(both.iter().collect())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use farm_proto::ids::{LeaseId, WorkerId};
+use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::message::Resume;
+use farm_proto::why::Stage;
 
 use crate::command::Command;
 use crate::core::Core;
@@ -16,15 +18,29 @@ const FULL: u64 = 1024;
 const MAX_SLOTS: u32 = 4096;
 
 impl Core {
-    pub(super) fn worker_joined(&mut self, id: WorkerId, slots: u32) -> Result<(), Refused> {
+    pub(super) fn worker_joined(&mut self, id: WorkerId, slots: u32, resume: &Resume) -> Result<(), Refused> {
         if slots == 0 {
             return Err(Refused::NoSlots(id));
         }
         if self.workers.contains_key(&id) {
             return Err(Refused::WorkerTaken(id));
         }
+        self.check_claims(id, resume)?;
         self.workers.insert(id, Worker::new(slots.min(MAX_SLOTS), self.now));
+        self.resume(id, resume);
         self.place(id);
+        Ok(())
+    }
+
+    pub(super) fn worker_preparing(&mut self, id: WorkerId, job: JobId, stage: Stage) -> Result<(), Refused> {
+        let worker = self.workers.get_mut(&id).ok_or(Refused::NoSuchWorker(id))?;
+        if !worker.knows.contains(&job) {
+            return self.late_about(id, job);
+        }
+        match stage {
+            Stage::Ready => worker.preparing.remove(&job),
+            stage => worker.preparing.insert(job, stage),
+        };
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use crate::time::Time;
 
 /// A job that has not ended.
 ///
-/// Each task is in exactly one of `waiting`, `last_chance`, `retrying`, a lease, or (by number only) `succeeded`,
-/// `failed` and `cancelled`: which of the three is the store's to know.
+/// Each task is in exactly one of `blocked`, `waiting`, `last_chance`, `retrying`, a lease, `failed`, `missing`, or none
+/// of these: then it has a value, and is counted in `succeeded`.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) owner: OwnerId,
@@ -33,6 +33,13 @@ pub(crate) struct Job {
     pub(crate) runnable: bool,
     pub(crate) reason: Option<String>,
 
+    /// Every job that it needs, ascending.
+    pub(crate) needs: Box<[JobId]>,
+    /// Those that have to be done before the first task is leased, and are not known to be.
+    pub(crate) after: BTreeSet<JobId>,
+    pub(crate) input: Option<Inputs>,
+    /// Tasks that need results which are not stored.
+    pub(crate) blocked: RangeSet,
     /// Tasks that can be leased.
     pub(crate) waiting: RangeSet,
     /// Tasks that can be leased, but only one at a time to each worker, because another crash would be their last. Two
@@ -45,8 +52,9 @@ pub(crate) struct Job {
     /// Tasks in these leases that have not been answered.
     pub(crate) leased: u64,
     pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) cancelled: u64,
+    pub(crate) failed: RangeSet,
+    /// Tasks that were given up when the job was cancelled or failed.
+    pub(crate) missing: RangeSet,
 
     /// Number of the next attempt, by task. Like the next two, 0 once the task has an outcome.
     pub(crate) attempts: Tally,
@@ -60,6 +68,33 @@ pub(crate) struct Job {
     pub(crate) pace: Pace,
     /// Workers that were told what the job is.
     pub(crate) known: BTreeSet<WorkerId>,
+}
+
+/// Results of another job that a job's tasks need.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) job: JobId,
+    /// At least 1.
+    pub(crate) fan_in: u64,
+    /// How many tasks that job has.
+    pub(crate) tasks: u64,
+    /// Those of them whose outcome is not known to be stored.
+    pub(crate) awaited: RangeSet,
+    /// Those that have failed: what they mean is seen to when this job begins.
+    pub(crate) failed: Vec<Range<u64>>,
+}
+
+impl Inputs {
+    /// The tasks that need any of these results.
+    pub(crate) fn users(&self, results: &Range<u64>) -> Range<u64> {
+        results.start / self.fan_in..results.end.div_ceil(self.fan_in)
+    }
+
+    /// The results that any of these tasks need.
+    pub(crate) fn used_by(&self, tasks: &Range<u64>) -> Range<u64> {
+        let bound = |task: u64| task.saturating_mul(self.fan_in).min(self.tasks);
+        bound(tasks.start)..bound(tasks.end)
+    }
 }
 
 /// How far a job has come, as far as the store is concerned.
@@ -85,14 +120,18 @@ impl Job {
             started: false,
             runnable: false,
             reason: None,
+            needs: needs_of(spec),
+            after: spec.after.iter().copied().collect(),
+            input: None,
+            blocked: RangeSet::new(),
             waiting: RangeSet::from(0..spec.tasks),
             last_chance: RangeSet::new(),
             retrying: BTreeMap::new(),
             leases: BTreeMap::new(),
             leased: 0,
             succeeded: 0,
-            failed: 0,
-            cancelled: 0,
+            failed: RangeSet::new(),
+            missing: RangeSet::new(),
             attempts: Tally::default(),
             crashes: Tally::default(),
             losses: Tally::default(),
@@ -105,17 +144,22 @@ impl Job {
     /// Tasks that nobody holds and that have no outcome.
     pub(crate) fn unleased(&self) -> u64 {
         let retrying: u64 = self.retrying.values().map(RangeSet::len).sum();
-        self.waiting.len() + self.last_chance.len() + retrying
+        self.blocked.len() + self.waiting.len() + self.last_chance.len() + retrying
     }
 
     /// Whether each task has an outcome.
     pub(crate) fn is_complete(&self) -> bool {
-        self.succeeded + self.failed == self.tasks
+        self.succeeded + self.failed.len() == self.tasks
+    }
+
+    /// Whether there is nothing left to do or to wait for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_complete() && self.after.is_empty()
     }
 
     /// Whether there is something to make a lease of.
     pub(crate) fn has_work(&self) -> bool {
-        self.phase == Phase::Live && !(self.waiting.is_empty() && self.last_chance.is_empty())
+        self.phase == Phase::Live && self.after.is_empty() && !(self.waiting.is_empty() && self.last_chance.is_empty())
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -123,8 +167,8 @@ impl Job {
             waiting: self.unleased(),
             leased: self.leased,
             succeeded: self.succeeded,
-            failed: self.failed,
-            cancelled: self.cancelled,
+            failed: self.failed.len(),
+            cancelled: self.missing.len(),
         }
     }
 
@@ -193,9 +237,11 @@ pub(crate) struct EndedJob {
     pub(crate) owner: OwnerId,
     pub(crate) priority: i32,
     pub(crate) state: JobState,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) cancelled: u64,
+    pub(crate) tasks: u64,
+    /// Ascending.
+    pub(crate) failed: Box<[Range<u64>]>,
+    /// Ascending: tasks without an outcome.
+    pub(crate) missing: Box<[Range<u64>]>,
     pub(crate) retried: u64,
     pub(crate) reason: Option<Box<str>>,
     pub(crate) task_ns: Option<u64>,
@@ -207,9 +253,9 @@ impl EndedJob {
             owner: job.owner,
             priority: job.priority,
             state,
-            succeeded: job.succeeded,
-            failed: job.failed,
-            cancelled: job.cancelled,
+            tasks: job.tasks,
+            failed: job.failed.iter().collect(),
+            missing: job.missing.iter().collect(),
             retried: job.retried,
             reason: job.reason.map(String::into_boxed_str),
             task_ns: job.pace.task_ns,
@@ -217,9 +263,26 @@ impl EndedJob {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let Self { succeeded, failed, cancelled, .. } = *self;
-        Counts { waiting: 0, leased: 0, succeeded, failed, cancelled }
+        let (failed, cancelled) = (numbers_in(&self.failed), numbers_in(&self.missing));
+        Counts { waiting: 0, leased: 0, succeeded: self.tasks - failed - cancelled, failed, cancelled }
     }
+}
+
+/// How many numbers are in ranges that do not overlap.
+pub(crate) fn numbers_in(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
+/// Whether a number is in one of ascending ranges.
+pub(crate) fn is_in(ranges: &[Range<u64>], number: u64) -> bool {
+    let index = ranges.partition_point(|range| range.end <= number);
+    ranges.get(index).is_some_and(|range| range.contains(&number))
+}
+
+/// All that a job depends on, ascending.
+fn needs_of(spec: &NewJob) -> Box<[JobId]> {
+    let needs: BTreeSet<_> = spec.after.iter().copied().chain(spec.input.map(|input| input.job)).collect();
+    needs.into_iter().collect()
 }
 
 /// Where a job stands among those of its owner: the first is served first.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use farm_proto::ids::{JobId, LeaseId};
+use farm_proto::why::Stage;
 
 use crate::range_set::RangeSet;
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) asked: Option<Asked>,
     /// Jobs that it was told about.
     pub(crate) knows: BTreeSet<JobId>,
+    /// What it does for a job before it can run its tasks.
+    pub(crate) preparing: BTreeMap<JobId, Stage>,
     pub(crate) place: Place,
 }
 
@@ -105,6 +108,7 @@ impl Worker {
             silent_since: now,
             asked: None,
             knows: BTreeSet::new(),
+            preparing: BTreeMap::new(),
             place: Place::default(),
         }
     }

@@ -18,6 +18,7 @@ pub(super) async fn receive(peer: &Peer, worker: WorkerId, reader: &mut FrameRea
         let said = match message {
             WorkerControl::JobFailed { job, failure } => Said::JobFailed { job, failure },
             WorkerControl::Progress { job, task, done, total } => Said::Progress { job, task, done, total },
+            WorkerControl::Preparing { job, stage } => Said::Preparing { job, stage },
             WorkerControl::Draining => Said::Draining,
         };
         peer.shared.farm.said(worker, said).await;

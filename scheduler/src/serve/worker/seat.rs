@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use farm_proto::ids::{Digest, JobId, WorkerId};
 use farm_proto::job::JobSpec;
-use farm_proto::message::WorkerHello;
+use farm_proto::message::{Resume, WorkerHello};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::sync::locked;
 
 /// A connection's place for a worker.
 #[derive(Debug, Default)]
-pub(in crate::serve) struct Seat {
+pub(crate) struct Seat {
     taken: Mutex<Taken>,
     /// Notified when the control stream has taken the seat.
     waits: Notify,
@@ -38,6 +38,7 @@ enum Taken {
 pub(super) struct Waiting {
     pub(super) worker: WorkerId,
     pub(super) hello: WorkerHello,
+    pub(super) resume: Resume,
     pub(super) outbox: Outbox,
     pub(super) orders: mpsc::Receiver<Order>,
     /// To be told when the worker has joined.
@@ -102,7 +103,7 @@ impl Seat {
     }
 
     /// The worker is about to be told of a job.
-    pub(super) fn introduce(&self, job: JobId, spec: &Arc<JobSpec>) {
+    pub(crate) fn introduce(&self, job: JobId, spec: &Arc<JobSpec>) {
         let mut known = locked(&self.known);
         if known.jobs.insert(job, Arc::clone(spec)).is_none() {
             for digest in blobs(spec) {

@@ -13,7 +13,7 @@ use super::super::Fault;
 use super::super::connection::Peer;
 use super::super::streams::next_frame;
 use crate::farm::{Order, Said};
-use crate::results::Outcomes;
+use crate::store::Outcomes;
 
 /// Leases are handed to the transport when so many bytes of arguments have collected.
 const FLUSH: usize = 4 << 20;
@@ -62,10 +62,10 @@ async fn queue(peer: &Peer, worker: WorkerId, writer: &mut FrameWriter, order: O
     let Config { max_lease_bytes, .. } = peer.shared.options.core;
     let max = usize::try_from(max_lease_bytes).unwrap_or(usize::MAX);
     let job = lease.job;
-    if let Some(spec) = introduce {
+    if let Some((spec, stamp)) = introduce {
         peer.seat.introduce(job, &spec);
         let spec = Box::new((*spec).clone());
-        let message = SchedulerWork::Job { job, spec };
+        let message = SchedulerWork::Job { job, stamp, spec };
         writer.queue(&message, Bytes::new()).map_err(LinkError::from)?;
     }
     let slice = match args.slice(&peer.shared.blobs, lease.first, lease.count, max).await {
@@ -79,7 +79,7 @@ async fn queue(peer: &Peer, worker: WorkerId, writer: &mut FrameWriter, order: O
         }
     };
     if slice.count < lease.count {
-        let back = Said::Returned {
+        let back = Said::NotSent {
             lease: lease.lease,
             first: lease.first + u64::from(slice.count),
             count: lease.count - slice.count,

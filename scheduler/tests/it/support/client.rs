@@ -1,6 +1,7 @@
 //! A client, as thin as can be.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use farm_link::LinkError;
@@ -11,7 +12,7 @@ use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{
     ArgChunk, Args, CommandOptions, JobSpec, JobStatus, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding,
 };
-use farm_proto::message::{Open, Request, RequestError, Response};
+use farm_proto::message::{Open, Request, RequestError, Response, SubmitKey};
 use farm_proto::outcome::Failure;
 use farm_proto::ticket::{Role, Ticket};
 
@@ -81,7 +82,20 @@ pub(crate) fn range_job(start: i64, end: i64) -> JobSpec {
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     }
+}
+
+/// A key that no other submission has.
+pub(crate) fn key() -> SubmitKey {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    SubmitKey(NEXT.fetch_add(1, Ordering::Relaxed).into())
+}
+
+/// The request that submits a job.
+pub(crate) fn submit(spec: JobSpec, watch: bool) -> Request {
+    Request::Submit { key: key(), spec: Box::new(spec), watch }
 }
 
 pub(crate) fn columns(items: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Bytes {
@@ -171,7 +185,7 @@ impl Client {
 
     /// Submits a job and leaves it.
     pub(crate) async fn detach(&self, spec: JobSpec) -> JobId {
-        let request = Request::Submit { spec: Box::new(spec), watch: false };
+        let request = submit(spec, false);
         match self.ask(request).await.unwrap() {
             Response::Accepted { job } => job,
             other => panic!("not accepted: {other:?}"),
@@ -180,7 +194,7 @@ impl Client {
 
     /// Submits a job and begins to watch it.
     pub(crate) async fn submit(&self, spec: JobSpec, payload: Bytes) -> Watching {
-        let request = Request::Submit { spec: Box::new(spec), watch: true };
+        let request = submit(spec, true);
         let (mut writer, mut reader) = self.open(request, payload).await;
         writer.finish();
         match reader.expect().await.unwrap().0 {

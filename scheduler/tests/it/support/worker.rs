@@ -1,6 +1,7 @@
 //! A worker that runs nothing: it answers leases as it is told to, in the real protocol.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use farm_link::dial::{self, Link};
@@ -10,7 +11,7 @@ use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::{Args, JobSpec};
 use farm_proto::message::{
-    Batch, Lease, Open, SchedulerControl, SchedulerWork, WorkerControl, WorkerHello, WorkerWork,
+    Batch, Lease, Open, Resume, SchedulerControl, SchedulerWork, WorkerControl, WorkerHello, WorkerWork,
 };
 use farm_proto::outcome::{Failure, FailureKind};
 use farm_proto::ticket::Ticket;
@@ -75,7 +76,7 @@ pub(crate) struct Streams {
 impl Streams {
     pub(crate) async fn open(link: &Link, slots: u32) -> Self {
         let mut control = link.open().await.unwrap();
-        control.0.send(&Open::Control(hello(slots)), Bytes::new()).await.unwrap();
+        control.0.send(&control_of(slots), Bytes::new()).await.unwrap();
         let mut work = link.open().await.unwrap();
         work.0.send(&Open::Work, Bytes::new()).await.unwrap();
         let (welcome, _) = control.1.expect().await.unwrap();
@@ -91,8 +92,16 @@ pub(crate) fn hello(slots: u32) -> WorkerHello {
         pid: std::process::id(),
         slots,
         version: "0".to_owned(),
+        incarnation: INCARNATIONS.fetch_add(1, Ordering::Relaxed),
     }
 }
+
+/// The first frame of a new worker's control stream.
+pub(crate) fn control_of(slots: u32) -> Open {
+    Open::Control { hello: hello(slots), resume: Resume::default() }
+}
+
+static INCARNATIONS: AtomicU64 = AtomicU64::new(1);
 
 async fn run(
     link: Link,
@@ -116,7 +125,7 @@ async fn run(
             message = work.1.next::<SchedulerWork>() => {
                 let Ok(Some((message, payload))) = message else { return };
                 match message {
-                    SchedulerWork::Job { job, spec } => {
+                    SchedulerWork::Job { job, spec, .. } => {
                         if let WorkerKind::RefusesJobs = kind {
                             let failure = Failure::new(FailureKind::BadModule, "no such thing");
                             control.0.send(&WorkerControl::JobFailed { job, failure }, Bytes::new()).await.unwrap();
@@ -174,6 +183,6 @@ pub(crate) fn answer(spec: &JobSpec, lease: &Lease, payload: Bytes, kind: &Worke
         }
         columns.end_item();
     }
-    let batch = Batch { first: lease.first, count: lease.count, failures, captured: Vec::new(), run_ns: 1000 };
+    let batch = Batch { first: lease.first, count: lease.count, failures, captured: Vec::new(), run_ns: 1000, fetch_ns: 0, compile_ns: 0 };
     (batch, columns.finish().encode())
 }

@@ -1,0 +1,119 @@
+//! From what is stored to an owner.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_core::{Config, Core, Fact, NewJob};
+use farm_proto::ids::{JobId, LeaseId};
+use farm_proto::job::Args;
+use tokio::time::Instant;
+
+use super::Inbox;
+use super::commits::Commits;
+use super::graph::named_by;
+use super::jobs::{JobRecord, Jobs, new_job};
+use super::measured::Measured;
+use super::owner::Owner;
+use super::retention::Retention;
+use crate::blobs::Blobs;
+use crate::job::args::ArgTable;
+use crate::store::{JobEnd, Recovered, Store, StoredJob, Writer};
+use crate::{Options, SchedulerError};
+
+/// Leases of one life of the scheduler are numbered from here times the number of that life.
+const LEASES_PER_LIFE: u64 = 1 << 40;
+
+impl Owner {
+    /// The owner that an earlier scheduler had when it ended, but for its workers: those come back by themselves and say
+    /// what they hold.
+    ///
+    /// # Errors
+    ///
+    /// What is stored contradicts itself, or lacks something.
+    pub(crate) fn recover(
+        options: &Options,
+        inbox: Inbox,
+        (store, writer, recovered): (Arc<Store>, Writer, Recovered),
+        blobs: Arc<Blobs>,
+    ) -> Result<Self, SchedulerError> {
+        let Recovered { life, jobs: stored } = recovered;
+        let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
+        let mut measured = Measured::default();
+        let mut live = BTreeMap::new();
+        for StoredJob { row, end, batches, results } in stored {
+            let job = row.job;
+            keys.insert((row.owner.clone(), row.key), job);
+            let mut spec = new_job(&row);
+            if end.is_some() {
+                // It waits for nothing any more, and what it waited for may have been deleted.
+                spec = NewJob { after: Vec::new(), input: None, ..spec };
+            }
+            let tasks = spec.tasks;
+            facts.push(Fact::JobAccepted { job, spec });
+            facts.extend(batches.into_iter().map(|(accepted, failed)| Fact::Outcomes {
+                job,
+                accepted: vec![accepted],
+                failed,
+                leased: Duration::ZERO,
+            }));
+            let mut record = JobRecord::of_row(&row, named_by(&row.spec).collect(), results);
+            record.accepted = true;
+            match end {
+                Some(end) => {
+                    record.had_ended(&end);
+                    if let Some(nanos) = end.task_ns {
+                        measured.set(record.module, &record.function, nanos);
+                    }
+                    facts.push(fact_of(job, end));
+                }
+                None => {
+                    tracing::info!(%job, tasks, "job goes on");
+                    live.insert(job, row);
+                }
+            }
+            jobs.insert(job, record);
+        }
+        let first_lease = LeaseId(life.saturating_mul(LEASES_PER_LIFE));
+        let config = Config { first_lease, ..options.core.clone() };
+        let core = Core::replay(config, facts).map_err(|error| SchedulerError::Corrupt {
+            path: options.state.clone(),
+            place: error.to_string(),
+        })?;
+        let mut owner = Self {
+            core,
+            started: Instant::now(),
+            inbox,
+            commits: Commits::new(writer, options.durability),
+            store,
+            blobs,
+            jobs,
+            keys,
+            workers: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            measured,
+            retention: Retention::new(options.keep_results),
+            stopping: None,
+        };
+        for (job, row) in live {
+            let args = ArgTable::of_row(&owner.store, &row)?;
+            let sources = match &row.spec.args {
+                Args::Subset { job, .. } => owner.jobs.get(job).map(|record| record.needs.clone()).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            if let Some(record) = owner.jobs.get_mut(&job) {
+                let sources = sources.into_iter().filter(|source| !record.needs.contains(source)).collect::<Vec<_>>();
+                record.needs.extend(sources);
+                record.work = Some((Arc::new(row.spec.for_worker()), Arc::new(args)));
+            }
+        }
+        // Jobs that should have ended with the last scheduler end now.
+        owner.drain(None);
+        Ok(owner)
+    }
+}
+
+fn fact_of(job: JobId, end: JobEnd) -> Fact {
+    let JobEnd { state, reason, failed, missing, retried, .. } = end;
+    Fact::JobEnded { job, state, reason, failed, missing, retried }
+}
