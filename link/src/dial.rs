@@ -1,7 +1,7 @@
 //! From a ticket to a connection.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime}
 
 use crate::identity::{self, Identity};
 use crate::stream::{FrameReader, FrameWriter};
-use crate::{LinkError, transport};
+use crate::{LinkError, error, transport};
 
 /// The name in every scheduler's certificate: a farm is known by its CA, not by where it runs.
 pub const SERVER_NAME: &str = "farm";
@@ -60,25 +60,56 @@ impl Link {
 }
 
 /// Connects, enrolling first unless an identity for this farm and role is in `identities` already. A new one is kept
-/// there; with `None` it lives as long as the process.
+/// there; with `None` it lives as long as the process. Who may have to dial again takes a [`Dialer`].
 ///
 /// # Errors
 ///
-/// The scheduler cannot be reached within [`CONNECT_TIMEOUT`], is another one, or refuses the ticket.
+/// The scheduler cannot be reached within [`CONNECT_TIMEOUT`], is another one, speaks another version, or refuses the
+/// ticket.
 pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Link, LinkError> {
-    let path = identities.map(|folder| identity::path_in(folder, &ticket.ca, ticket.role));
-    if let Some(known) = path.as_deref().and_then(Identity::load).filter(Identity::is_current) {
-        match connect_as(ticket, &known).await {
-            // The certificate has run out or its farm was made anew: enrol again.
-            Err(LinkError::Connect { source: quinn::ConnectionError::TransportError(_), .. }) => {}
-            result => return result,
+    Dialer::new(ticket.clone(), identities).dial().await
+}
+
+/// A ticket, and the identity that it was traded for: it may be good for one trade only, or for a short time.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    ticket: Ticket,
+    /// Where the identity is kept.
+    path: Option<PathBuf>,
+    identity: Option<Identity>,
+}
+
+impl Dialer {
+    /// As [`connect`] with the same arguments, any number of times.
+    pub fn new(ticket: Ticket, identities: Option<&Path>) -> Self {
+        let path = identities.map(|folder| identity::path_in(folder, &ticket.ca, ticket.role));
+        Self { ticket, path, identity: None }
+    }
+
+    /// Connects, enrolling first if there is no identity yet, or it has run out.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`].
+    pub async fn dial(&mut self) -> Result<Link, LinkError> {
+        let known = self.identity.take().or_else(|| Identity::load(self.path.as_deref()?));
+        if let Some(known) = known.filter(Identity::is_current) {
+            match connect_as(&self.ticket, &known).await {
+                // The certificate has run out or its farm was made anew: enrol again.
+                Err(LinkError::Connect { source: quinn::ConnectionError::TransportError(_), .. }) => {}
+                result => {
+                    self.identity = Some(known);
+                    return result;
+                }
+            }
         }
+        let enrolled = enrol(&self.ticket).await?;
+        if let Some(path) = &self.path {
+            enrolled.save(path)?;
+        }
+        let enrolled = self.identity.insert(enrolled);
+        connect_as(&self.ticket, enrolled).await
     }
-    let enrolled = enrol(ticket).await?;
-    if let Some(path) = path {
-        enrolled.save(&path)?;
-    }
-    connect_as(ticket, &enrolled).await
 }
 
 /// Connects with an identity.
@@ -143,7 +174,10 @@ async fn dial(ticket: &Ticket, identity: Option<&Identity>, alpn: &[u8]) -> Resu
             return Err(LinkError::WrongFarm { address: address_text });
         }
         Ok(Err(source)) => {
-            return Err(LinkError::Connect { address: address_text, source });
+            return Err(match error::version_mismatch(&source) {
+                Some(reason) => LinkError::Version { reason },
+                None => LinkError::Connect { address: address_text, source },
+            });
         }
         Ok(Ok(connection)) => connection,
     };
@@ -163,7 +197,7 @@ fn client_config(ca: Digest, identity: Option<&Identity>, alpn: &[u8]) -> Result
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| LinkError::Unexpected("no QUIC cipher suite"))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::config());
+    config.transport_config(transport::config(transport::PATIENCE));
     Ok(config)
 }
 
