@@ -12,7 +12,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::Digest;
-use farm_proto::job::{ArgChunk, Args};
+use farm_proto::job::{ArgChunk, Args, ResultArgs};
+use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -98,6 +99,7 @@ enum Table {
     Range { start: i64, end: i64 },
     Inline(Columns),
     Spooled { file: File, chunks: Vec<ArgChunk> },
+    Results(ResultArgs),
 }
 
 /// Why arguments cannot be used.
@@ -183,6 +185,28 @@ impl Arguments {
         Self { table: Table::Inline(columns) }
     }
 
+    /// Values that are at hand, each given to `encode` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// A value is not JSON (a map whose keys are no strings, say), or `encode` refuses it.
+    pub fn from_values<T: Serialize>(
+        values: impl IntoIterator<Item = T>,
+        encode: &mut Encode<'_>,
+    ) -> Result<Self, ArgsError> {
+        let mut sink = Sink::new("the arguments", encode);
+        for value in values {
+            let text = serde_json::to_string(&value).map_err(|source| sink.json_error(source))?;
+            sink.push(&text)?;
+        }
+        Ok(Self { table: sink.finish()? })
+    }
+
+    /// The results of an earlier job. They are not here and need not exist yet.
+    pub fn from_results(results: ResultArgs) -> Self {
+        Self { table: Table::Results(results) }
+    }
+
     /// How many tasks they make.
     pub fn count(&self) -> u64 {
         self.job_args().count()
@@ -194,6 +218,7 @@ impl Arguments {
             Table::Range { start, end } => Args::Range { start: *start, end: *end },
             Table::Inline(columns) => Args::Inline { count: columns.len() as u64 },
             Table::Spooled { chunks, .. } => Args::Chunks(chunks.clone()),
+            Table::Results(results) => Args::Results(*results),
         }
     }
 
@@ -201,7 +226,7 @@ impl Arguments {
     pub fn inline_payload(&self) -> Bytes {
         match &self.table {
             Table::Inline(columns) => columns.encode(),
-            Table::Range { .. } | Table::Spooled { .. } => Bytes::new(),
+            Table::Range { .. } | Table::Spooled { .. } | Table::Results(_) => Bytes::new(),
         }
     }
 
@@ -238,7 +263,7 @@ impl Arguments {
     }
 }
 
-/// Consecutive parts of a table. A range has none: its arguments are numbers.
+/// Consecutive parts of a table. A range has none, as its arguments are numbers, nor have results of another job.
 #[derive(Debug)]
 pub struct ArgColumns<'a> {
     arguments: &'a Arguments,
@@ -252,7 +277,7 @@ impl Iterator for ArgColumns<'_> {
         self.next += 1;
         match &self.arguments.table {
             Table::Inline(columns) if self.next == 1 => Some(Ok(columns.clone())),
-            Table::Range { .. } | Table::Inline(_) => None,
+            Table::Range { .. } | Table::Inline(_) | Table::Results(_) => None,
             Table::Spooled { chunks, .. } => {
                 let chunk = chunks.get(self.next - 1)?;
                 let read = || {
@@ -500,6 +525,18 @@ mod tests {
         assert!(matches!(&arguments.table, Table::Spooled { chunks, .. } if chunks.len() > 3));
         assert_eq!(arguments.count(), 200_000);
         assert_eq!(items(&arguments), numbers);
+    }
+
+    #[test]
+    fn values_become_arguments_or_are_refused_by_number() {
+        let mut encode = |element: &str, out: &mut Vec<u8>| {
+            out.extend_from_slice(element.as_bytes());
+            if element == "3" { Err("three".to_owned()) } else { Ok(()) }
+        };
+        let arguments = Arguments::from_values([(1, "a"), (2, "b")], &mut encode).expect("good");
+        assert_eq!(items(&arguments), [r#"[1,"a"]"#, r#"[2,"b"]"#]);
+        let error = Arguments::from_values(1..5, &mut encode).expect_err("three is refused").to_string();
+        assert_eq!(error, "the arguments: element 2: three");
     }
 
     #[test]

@@ -91,6 +91,11 @@ pub struct Function {
 }
 
 impl Function {
+    /// Whether it is given bytes, not JSON.
+    pub fn takes_bytes(&self) -> bool {
+        self.kind == ModuleKind::Sdk && self.info.raw
+    }
+
     /// Checks one argument and appends the bytes that the task gets.
     ///
     /// # Errors
