@@ -32,7 +32,7 @@ pub(crate) use self::reader::BlobReader;
 pub(crate) use self::writer::PutError;
 use crate::SchedulerError;
 use crate::state_dir::StateDir;
-use crate::store::Durability;
+use crate::Durability;
 use crate::sync::locked;
 
 /// Blobs up to this size are kept in memory for a while, in bytes.

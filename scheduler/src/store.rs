@@ -74,8 +74,8 @@ pub(crate) use self::outcomes::Outcomes;
 pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
 pub(crate) use self::writer::Writer;
-use crate::SchedulerError;
 use crate::blobs::Folder;
+use crate::{Durability, SchedulerError};
 use crate::state_dir::StateDir;
 use crate::sync::locked;
 
@@ -85,15 +85,6 @@ const RECENT: usize = 16 << 20;
 const RESERVE: u64 = 64 << 10;
 /// Connections that are kept for the next read.
 const READERS: usize = 4;
-
-/// What a store may be relied on for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// What is committed is on the disk.
-    Synced,
-    /// What is committed is with the operating system. For farms that end with their client.
-    Ephemeral,
-}
 
 /// All that is stored of a farm, to be read. Each call opens or borrows a connection, and may wait for the disk.
 #[derive(Debug)]
@@ -143,7 +134,7 @@ pub(crate) struct JobRow {
     pub(crate) spec: Arc<JobSpec>,
     /// The encoded columns of arguments that came with the submission.
     pub(crate) inline: Bytes,
-    /// All arguments together.
+    /// Bytes of argument a task, on average.
     pub(crate) arg_bytes: u64,
     pub(crate) task_ns: Option<u64>,
 }

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use crate::SchedulerError;
 use crate::state_dir::{StateDir, state_error};
-use crate::store::Durability;
+use crate::Durability;
 use crate::sync::locked;
 
 /// Where blobs are. Clones are the same place.

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::blobs::BlobReader;
     use crate::state_dir::StateDir;
-    use crate::store::Durability;
+    use crate::Durability;
 
     fn blobs(folder: &tempfile::TempDir) -> Arc<Blobs> {
         let state = StateDir::open(folder.path()).unwrap();

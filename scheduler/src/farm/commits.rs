@@ -41,6 +41,8 @@ pub(super) struct Commits {
     weight: usize,
     stored: FactSeq,
     trouble: Option<Trouble>,
+    /// Whether there may be something left to do for deleted jobs.
+    untidy: bool,
 }
 
 /// What is to be written.
@@ -61,6 +63,8 @@ struct Written {
     pending: Pending,
     result: Result<(), StoreError>,
     weight: usize,
+    /// Whether there may be something left to tidy up, if that is known.
+    untidy: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl Commits {
             weight: 0,
             stored: FactSeq::default(),
             trouble: None,
+            untidy: true,
         }
     }
 
@@ -140,22 +145,38 @@ impl Commits {
     /// Writes what has collected. Returns the last fact that is stored now, if that is news. To be called again until
     /// it is not: what is stored makes the core want more to be stored.
     pub(super) fn commit(&mut self) -> Option<FactSeq> {
-        if self.waiting.records.is_empty()
-            || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again)
-        {
+        if self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again) {
+            return None;
+        }
+        if self.waiting.records.is_empty() {
+            self.tidy();
             return None;
         }
         let mut writer = self.writer.take()?;
         let (pending, weight) = self.waiting.take(AT_ONCE);
         let write = move || {
             let result = writer.commit(&pending.records);
-            Written { writer, pending, result, weight }
+            let untidy = (!writer.is_tidy()).then_some(true);
+            Written { writer, pending, result, weight, untidy }
         };
         if self.durability == Durability::Ephemeral && weight <= ON_THE_SPOT {
             return self.take_back(write());
         }
         self.under_way = Some(tokio::task::spawn_blocking(write));
         None
+    }
+
+    /// Removes a little of what deleted jobs left, where nothing else is to be written.
+    fn tidy(&mut self) {
+        if !self.untidy {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        self.under_way = Some(tokio::task::spawn_blocking(move || {
+            let tidied = writer.tidy();
+            let untidy = Some(tidied.as_ref().is_ok_and(|more| *more));
+            Written { writer, pending: Pending::default(), result: tidied.map(drop), weight: 0, untidy }
+        }));
     }
 
     /// Waits for the commit that is under way; for ever if there is none. Then as [`Self::commit`]. Cancel-safe.
@@ -176,8 +197,15 @@ impl Commits {
     }
 
     fn take_back(&mut self, written: Written) -> Option<FactSeq> {
-        let Written { writer, mut pending, result, weight } = written;
+        let Written { writer, mut pending, result, weight, untidy } = written;
         self.writer = Some(writer);
+        self.untidy = untidy.unwrap_or(self.untidy);
+        if pending.records.is_empty() {
+            if let Err(error) = result {
+                tracing::warn!(%error, "what deleted jobs left stays for now");
+            }
+            return None;
+        }
         if let Err(error) = result {
             if self.trouble.is_none() {
                 tracing::error!(%error, "cannot store anything: taking no jobs, trying again every second");

@@ -37,7 +37,7 @@ impl Owner {
         (store, writer, recovered): (Arc<Store>, Writer, Recovered),
         blobs: Arc<Blobs>,
     ) -> Result<Self, SchedulerError> {
-        let Recovered { life, jobs: stored } = recovered;
+        let Recovered { life, jobs: stored, last_job } = recovered;
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
         let mut measured = Measured::default();
         let mut live = BTreeMap::new();
@@ -75,7 +75,8 @@ impl Owner {
             jobs.insert(job, record);
         }
         let first_lease = LeaseId(life.saturating_mul(LEASES_PER_LIFE));
-        let config = Config { first_lease, ..options.core.clone() };
+        let first_job = JobId(last_job.0.saturating_add(1));
+        let config = Config { first_lease, first_job, ..options.core.clone() };
         let core = Core::replay(config, facts).map_err(|error| SchedulerError::Corrupt {
             path: options.state.clone(),
             place: error.to_string(),

@@ -90,7 +90,7 @@ impl Owner {
             // Of jobs that come while this runs, the blobs are new or were just looked at.
             let Some(older_than) = SystemTime::now().checked_sub(NEW) else { return };
             let removed = store
-                .pins()
+                .pinned()
                 .map_err(|error| error.to_string())
                 .and_then(|pins| blobs.remove_unpinned(&pins, older_than).map_err(|error| error.to_string()));
             if let Err(error) = removed {

@@ -9,7 +9,7 @@ use farm_proto::why::Account;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::batches::{self, BATCH, BY_TASK, BatchRow, IndexRow};
-use super::{Store, StoreError, rows};
+use super::{JobRow, Store, StoreError, rows};
 use crate::sync::locked;
 
 /// What there is to know of a task that has ended, but for its value.
@@ -21,6 +21,23 @@ pub(crate) struct StoredOutcome {
 }
 
 impl Store {
+    /// A job as it was accepted.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that number ([`StoreError::NoSuchJob`]), or the database cannot be read, or is damaged.
+    pub(crate) fn row(&self, job: JobId) -> Result<JobRow, StoreError> {
+        self.read(|connection| {
+            let sql = format!("SELECT {JOB} FROM jobs WHERE job = ? AND NOT deleted", JOB = rows::JOB);
+            let mut statement = connection.prepare_cached(&sql).map_err(StoreError::of(&self.path))?;
+            let mut found = statement.query([job.0.cast_signed()]).map_err(StoreError::of(&self.path))?;
+            match found.next().map_err(StoreError::of(&self.path))? {
+                Some(row) => rows::job(row, &self.path),
+                None => Err(StoreError::NoSuchJob(job)),
+            }
+        })
+    }
+
     /// The outcome of one task, if it has one.
     ///
     /// # Errors
