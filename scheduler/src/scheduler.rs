@@ -89,7 +89,7 @@ impl Scheduler {
         let (store, writer, recovered) = Store::open(&state, options.durability)?;
         let (farm, inbox) = Farm::new();
         let stored = (Arc::clone(&store), writer, recovered);
-        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs))?;
+        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard())?;
         let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?)?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
         state.announce(local)?;

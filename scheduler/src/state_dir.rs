@@ -30,7 +30,7 @@ pub(crate) const IDENTITY: [&str; 4] = ["ca.pem", "secret.key", "admin.ticket", 
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    lock: File,
+    lock: Arc<File>,
     /// Held while blobs get their names or are removed.
     pub(crate) moving: Arc<Mutex<()>>,
 }
@@ -62,7 +62,7 @@ impl StateDir {
             }
             Err(TryLockError::Error(source)) => return Err(state_error(&lock_path)(source)),
         }
-        let mut dir = Self { path: path.to_owned(), lock, moving: Arc::default() };
+        let mut dir = Self { path: path.to_owned(), lock: Arc::new(lock), moving: Arc::default() };
         dir.sign(&format!("process {}", std::process::id()))?;
         Ok(dir)
     }
@@ -73,16 +73,21 @@ impl StateDir {
     }
 
     fn sign(&mut self, holder: &str) -> Result<(), SchedulerError> {
-        let write = |lock: &mut File| {
+        let write = |mut lock: &File| {
             lock.rewind()?;
             lock.set_len(0)?;
             writeln!(lock, "{holder}")
         };
-        write(&mut self.lock).map_err(state_error(&self.path.join("lock")))
+        write(&*self.lock).map_err(state_error(&self.path.join("lock")))
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps the folder locked for as long as it lives, should this value go before.
+    pub(crate) fn guard(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {

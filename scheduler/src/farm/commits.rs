@@ -8,6 +8,8 @@
 //! If the disk is full, what is to be stored stays and is tried again every [`RETRY`]; meanwhile no job is accepted and
 //! no more results are taken in than there is [room](Commits::has_room) for, so that nothing accepted is lost.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::FactSeq;
@@ -33,6 +35,8 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Commits {
     durability: Durability,
+    /// Nobody else may have the folder before the last commit is over.
+    lock: Arc<File>,
     /// None while a commit is under way.
     writer: Option<Writer>,
     under_way: Option<JoinHandle<Written>>,
@@ -65,6 +69,7 @@ struct Written {
     weight: usize,
     /// Whether there may be something left to tidy up, if that is known.
     untidy: Option<bool>,
+    _lock: Arc<File>,
 }
 
 #[derive(Debug)]
@@ -74,9 +79,10 @@ struct Trouble {
 }
 
 impl Commits {
-    pub(super) fn new(writer: Writer, durability: Durability) -> Self {
+    pub(super) fn new(writer: Writer, durability: Durability, lock: Arc<File>) -> Self {
         Self {
             durability,
+            lock,
             writer: Some(writer),
             under_way: None,
             waiting: Pending::default(),
@@ -154,10 +160,11 @@ impl Commits {
         }
         let mut writer = self.writer.take()?;
         let (pending, weight) = self.waiting.take(AT_ONCE);
+        let _lock = Arc::clone(&self.lock);
         let write = move || {
             let result = writer.commit(&pending.records);
             let untidy = (!writer.is_tidy()).then_some(true);
-            Written { writer, pending, result, weight, untidy }
+            Written { writer, pending, result, weight, untidy, _lock }
         };
         if self.durability == Durability::Ephemeral && weight <= ON_THE_SPOT {
             return self.take_back(write());
@@ -172,10 +179,11 @@ impl Commits {
             return;
         }
         let Some(mut writer) = self.writer.take() else { return };
+        let _lock = Arc::clone(&self.lock);
         self.under_way = Some(tokio::task::spawn_blocking(move || {
             let tidied = writer.tidy();
             let untidy = Some(tidied.as_ref().is_ok_and(|more| *more));
-            Written { writer, pending: Pending::default(), result: tidied.map(drop), weight: 0, untidy }
+            Written { writer, pending: Pending::default(), result: tidied.map(drop), weight: 0, untidy, _lock }
         }));
     }
 
@@ -197,7 +205,7 @@ impl Commits {
     }
 
     fn take_back(&mut self, written: Written) -> Option<FactSeq> {
-        let Written { writer, mut pending, result, weight, untidy } = written;
+        let Written { writer, mut pending, result, weight, untidy, _lock } = written;
         self.writer = Some(writer);
         self.untidy = untidy.unwrap_or(self.untidy);
         if pending.records.is_empty() {

@@ -1,6 +1,7 @@
 //! From what is stored to an owner.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ impl Owner {
         inbox: Inbox,
         (store, writer, recovered): (Arc<Store>, Writer, Recovered),
         blobs: Arc<Blobs>,
+        lock: Arc<File>,
     ) -> Result<Self, SchedulerError> {
         let Recovered { life, jobs: stored, last_job } = recovered;
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
@@ -85,7 +87,7 @@ impl Owner {
             core,
             started: Instant::now(),
             inbox,
-            commits: Commits::new(writer, options.durability),
+            commits: Commits::new(writer, options.durability, lock),
             store,
             blobs,
             jobs,

@@ -282,7 +282,7 @@ mod tests {
     async fn stored(items: &[Vec<u8>], per_chunk: usize) -> (tempfile::TempDir, Arc<Blobs>, Args) {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        let blobs = Arc::new(Blobs::open(&state, 1 << 30).unwrap());
+        let blobs = Arc::new(Blobs::open(&state, 1 << 30, crate::Durability::Ephemeral).unwrap());
         let mut chunks = Vec::new();
         for part in items.chunks(per_chunk) {
             let bytes = columns(part).encode();
