@@ -81,6 +81,7 @@ impl Core {
         }
         assert_eq!(all.len() + job.succeeded, job.tasks, "a task of job {id} is nowhere");
         self.check_needs_of(id, job, &open);
+        job.check_memory(id);
 
         for tally in [&job.attempts, &job.crashes, &job.losses] {
             tally.check_invariants();

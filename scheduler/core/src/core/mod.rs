@@ -70,8 +70,8 @@ use crate::time::Time;
 pub struct Core {
     config: Config,
     now: Time,
-    /// Jobs that have not ended, or whose end is not stored.
-    jobs: BTreeMap<JobId, Job>,
+    /// Jobs that have not ended, or whose end is not stored. Boxed, as half of a map's places are empty.
+    jobs: BTreeMap<JobId, Box<Job>>,
     ended: BTreeMap<JobId, EndedJob>,
     workers: BTreeMap<WorkerId, Worker>,
     owners: Owners,

@@ -71,7 +71,7 @@ impl Core {
                     return Err(ReplayError::Twice(id));
                 }
                 let owner = self.owners.id(&spec.owner);
-                let mut job = Job::new(owner, &spec);
+                let mut job = Box::new(Job::new(owner, &spec));
                 job.phase = Phase::Live;
                 self.next_job = self.next_job.max(JobId(id.0.saturating_add(1)));
                 self.jobs.insert(id, job);
@@ -79,8 +79,9 @@ impl Core {
             }
             Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed)?,
             Fact::TaskFailed { task, .. } => {
-                let task = [task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?];
-                self.replay_outcomes(id, &task, &task)?;
+                let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
+                let task = std::slice::from_ref(&task);
+                self.replay_outcomes(id, task, task)?;
             }
             Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
@@ -99,7 +100,7 @@ impl Core {
                 }
                 job.reason = reason;
                 job.retried = retried;
-                self.ended.insert(id, EndedJob::new(job, state));
+                self.ended.insert(id, EndedJob::new(*job, state));
             }
         }
         Ok(())

@@ -17,10 +17,10 @@ mod world;
 use std::time::Duration;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::message::{Batch, Lease};
+use farm_proto::message::{Batch, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
-use crate::{Command, Config, Core, Event, Fact, NewJob, Refused, Time};
+use crate::{Command, Config, Core, Departure, Event, Fact, NewJob, Refused, Time};
 
 const MS: u64 = 1_000_000;
 
@@ -82,7 +82,16 @@ impl Rig {
     }
 
     fn join(&mut self, worker: u64, slots: u32) -> Vec<Command> {
-        self.tell(Event::WorkerJoined { worker: WorkerId(worker), slots })
+        self.come_back(worker, slots, &Resume::default())
+    }
+
+    /// A worker joins with what it still has.
+    fn come_back(&mut self, worker: u64, slots: u32, resume: &Resume) -> Vec<Command> {
+        self.tell(Event::WorkerJoined { worker: WorkerId(worker), slots, resume })
+    }
+
+    fn leave(&mut self, worker: u64, how: Departure) -> Vec<Command> {
+        self.tell(Event::WorkerLeft { worker: WorkerId(worker), how })
     }
 
     /// The first `count` tasks of the lease succeed, each within `task`.
@@ -103,7 +112,7 @@ impl Rig {
 }
 
 fn batch(first: u64, count: u32, run_ns: u64) -> Batch {
-    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns }
+    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 }
 }
 
 fn failure(task: u64, kind: FailureKind) -> Batch {

@@ -146,16 +146,16 @@ impl Oracle {
                 let batch = in_hand.expect("outcomes are of a batch that was just handed in");
                 let failures: BTreeMap<_, _> =
                     batch.failures.iter().map(|(offset, failure)| (u64::from(*offset), failure.kind)).collect();
-                let mut found = 0;
+                let mut found = Vec::new();
                 for task in accepted.iter().cloned().flatten() {
                     let offset = task.checked_sub(batch.first).expect("a task of the batch");
                     assert!(offset < u64::from(batch.count), "task {task} is not in the batch");
                     let failure = failures.get(&offset).copied();
-                    found += u64::from(failure.is_some());
+                    found.extend(failure.map(|_| task));
                     self.outcome(job, task, failure);
                     tasks.push(task);
                 }
-                assert_eq!(*failed, found, "failures of job {job}");
+                assert!(failed.iter().cloned().flatten().eq(found), "failures of job {job}: {failed:?}");
             }
             Fact::TaskFailed { task, failure, .. } => {
                 self.outcome(job, *task, Some(failure.kind));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::message::Batch;
+use farm_proto::message::{Batch, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
 use super::oracle::End;
@@ -76,7 +76,7 @@ impl World {
             arrivals: [self.now; 3],
         };
         self.workers.insert(worker, sim);
-        self.tell(Event::WorkerJoined { worker, slots }, None);
+        self.tell(Event::WorkerJoined { worker, slots, resume: &Resume::default() }, None);
     }
 
     /// When the next word in this direction arrives: never before the one in front of it.
