@@ -41,6 +41,8 @@ fn spec(args: Args) -> JobSpec {
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     }
 }
 
@@ -96,7 +98,7 @@ impl World {
     fn carry_out(&mut self) {
         while let Some(effect) = self.work.next_effect() {
             match effect {
-                Effect::Send(message, payload) => self.answer(message, &payload),
+                Effect::Send(_, message, payload) => self.answer(message, &payload),
                 Effect::Control(WorkerControl::JobFailed { job, .. }) => self.cancelled.push(job),
                 Effect::Control(_) | Effect::Abandon(_) => {}
                 Effect::Prepare(job, _) => self.preparing.push(job),
@@ -197,7 +199,7 @@ impl World {
             let mut results = ColumnsBuilder::new();
             (0..u64::from(count)).for_each(|offset| results.push(&(task + offset).to_le_bytes()));
             let run_ns = u64::from(count) * (1 << self.random.below(30));
-            let batch = Batch { first: task, count, failures: Vec::new(), captured: Vec::new(), run_ns };
+            let batch = Batch { first: task, count, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 };
             self.tells(Event::Results { tag, batch, results: results.finish() });
         }
         if let Some((chunk, done)) = self.slots[slot].front()
@@ -216,7 +218,7 @@ impl World {
                 let columns = self.random.below(2) == 0;
                 let args = if columns { Args::Inline { count: 1 } } else { Args::Range { start: 0, end: 1 } };
                 self.has_columns.entry(job).or_insert(columns);
-                self.work.job(job, spec(args));
+                self.work.job(job, 1, spec(args), self.now);
             }
             3..6 => {
                 if let Some(job) = self.preparing.pop() {
@@ -315,7 +317,7 @@ fn two_slots() -> World {
     world.work = Work::new(2);
     world.slots = vec![VecDeque::new(); 2];
     world.has_columns.insert(JobId(1), false);
-    world.work.job(JobId(1), spec(Args::Range { start: 0, end: 1000 }));
+    world.work.job(JobId(1), 1, spec(Args::Range { start: 0, end: 1000 }), world.now);
     world.work.prepared(JobId(1), prepared(), world.now);
     world
 }
@@ -332,7 +334,7 @@ fn outcome(task: u64, run: Duration) -> (Batch, farm_proto::columns::Columns) {
     let mut results = ColumnsBuilder::new();
     results.push(&task.to_le_bytes());
     let run_ns = run.as_nanos() as u64;
-    (Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns }, results.finish())
+    (Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 }, results.finish())
 }
 
 fn finish_first(world: &mut World, slot: usize, run: Duration) {
