@@ -29,8 +29,8 @@ pub struct Config {
     /// The first lease's id. After a restart it has to be greater than every id given out before, so that answers to
     /// leases of the past are recognised as such.
     pub first_lease: LeaseId,
-    /// The first job's id, unless facts tell of later ones. After a restart it has to be greater than that of every job
-    /// that was deleted: ids are never used twice.
+    /// The first job's id. After a restart it has to be greater than every id of a job that was ever stored, forgotten
+    /// ones included: their ids are not used again, and workers may still speak of them.
     pub first_job: JobId,
 }
 

@@ -141,7 +141,7 @@ impl World {
         if self.clients[client].jobs > 0 && self.dice.below(10) < 6 {
             self.clients[client].jobs -= 1;
             let spec = self.draw_job(client);
-            let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks);
+            let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(spec.tasks);
             self.enter(Submission::new(client, spec, truth, None));
         } else {
             self.second_thoughts(client);
@@ -170,7 +170,7 @@ impl World {
         match self.dice.below(4) {
             0 => {
                 let failed = self.dice.once_in(2);
-                let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks);
+                let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(1_000);
                 self.enter(Submission::new(client, NewJob::new("", 0), truth, Some((job, failed))));
             }
             1 | 2 => {

@@ -209,7 +209,8 @@ impl Model {
                 assert_eq!(flat(failed), really, "failures of job {id} at its end");
                 let really = job.tasks_in(|place| !matches!(place, Place::Done(_)));
                 assert_eq!(flat(missing), really, "missing tasks of job {id} at its end");
-                assert_eq!(*state == JobState::Done, missing.is_empty(), "job {id} is {state:?}");
+                // A job may also fail that has nothing left, or never had: for those that it comes after.
+                assert!(*state != JobState::Done || missing.is_empty(), "job {id} is done and is not");
                 job.phase = Phase::Ending(*state);
                 job.give_up();
                 self.leases.retain(|_, held| held.job != id);

@@ -290,11 +290,12 @@ impl World {
         }
     }
 
-    pub(crate) fn state(&self) -> String {
-        let jobs = self.shell.as_ref().map(|shell| shell.core.jobs().collect::<Vec<_>>());
+    /// What is not over.
+    fn state(&self) -> String {
+        let jobs = self.shell.as_ref().map(|shell| shell.core.jobs().filter(|job| !job.state.is_final()).collect::<Vec<_>>());
         let workers = self.shell.as_ref().map(|shell| shell.core.workers().collect::<Vec<_>>());
         let open: Vec<_> = self.submissions.values().filter(|submission| !submission.is_done()).collect();
-        format!("jobs {jobs:#?}\nworkers {workers:#?}\nsubmissions {open:#?}\n{:#?}", self.workers)
+        format!("{jobs:?}\n{workers:?}\n{open:?}\n{:?}", self.workers)
     }
 
     pub(crate) fn count(&mut self, kind: Kind) {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
+use farm_proto::outcome::FailureKind;
 
 use crate::command::Fact;
 use crate::config::Config;
@@ -77,11 +78,13 @@ impl Core {
                 self.jobs.insert(id, job);
                 inputs.extend(spec.input.map(|input| (id, input)));
             }
-            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed)?,
-            Fact::TaskFailed { task, .. } => {
+            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed, true)?,
+            Fact::TaskFailed { task, failure, .. } => {
                 let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
                 let task = std::slice::from_ref(&task);
-                self.replay_outcomes(id, task, task)?;
+                // A task fails for its input without being handed out.
+                let was_started = failure.kind != FailureKind::InputFailed;
+                self.replay_outcomes(id, task, task, was_started)?;
             }
             Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
@@ -111,6 +114,7 @@ impl Core {
         id: JobId,
         accepted: &[Range<u64>],
         failed: &[Range<u64>],
+        was_started: bool,
     ) -> Result<(), ReplayError> {
         let job = self.jobs.get_mut(&id).ok_or(ReplayError::NoSuchJob(id))?;
         let within = |part: &Range<u64>| {
@@ -125,7 +129,7 @@ impl Core {
         if before - job.waiting.len() != told {
             return Err(ReplayError::BadOutcome(id));
         }
-        job.started = true;
+        job.started |= was_started;
         job.succeeded += told - numbers_in(failed);
         failed.iter().for_each(|range| job.failed.insert(range.clone()));
         Ok(())

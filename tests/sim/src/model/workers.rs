@@ -146,6 +146,11 @@ impl Model {
         assert!(held, "lease {lease} is recalled from worker {id}, which does not hold it");
     }
 
+    /// A worker is told to stop a job. Its end comes next, or is known.
+    pub(crate) fn cancelled(&mut self, id: WorkerId, job: JobId) {
+        self.leases.retain(|_, held| held.worker != id || held.job != job);
+    }
+
     pub(crate) fn told_to_forget(&mut self, id: WorkerId, job: JobId) {
         let over = self.jobs.get(&job).is_none_or(|job| job.is_over());
         assert!(over, "worker {id} is to forget job {job}, which goes on");
