@@ -80,7 +80,7 @@ pub(super) async fn run(
         drain: None,
     };
     let result = agent.run().await;
-    let Agent { session, orders, from_slots, mut preparing, .. } = agent;
+    let Agent { session, connector, orders, from_slots, mut preparing, .. } = agent;
     let link = match session {
         Some(Session { link, streams, .. }) => {
             if let Ok(End::Drained) = result {
@@ -89,7 +89,7 @@ pub(super) async fn run(
             }
             Some(link)
         }
-        None => None,
+        None => connector.stop(),
     };
     // Kills compilers, and slots; waits for them.
     preparing.shutdown().await;
@@ -276,12 +276,7 @@ impl Agent {
         let now = Instant::now();
         // A time that no clock reaches: a day is as good as for ever.
         let stop_at = now.checked_add(self.grace).unwrap_or(now + Duration::from_secs(86_400));
-        self.drain = Some(Drain {
-            stop_at,
-            has_stopped: false,
-            leave_at: stop_at + LINGER,
-            before: self.work.tally(),
-        });
+        self.drain = Some(Drain { stop_at, has_stopped: false, leave_at: stop_at + LINGER, before: self.work.tally() });
         self.work.drain();
     }
 
