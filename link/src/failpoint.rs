@@ -38,6 +38,9 @@ pub const NAMES: [&str; 15] = [
     "scheduler.end.after-commit",
 ];
 
+/// Whether this build has fail points.
+pub const ENABLED: bool = cfg!(feature = "__failpoints");
+
 /// Dies here, if this is the point and the time to do so.
 #[cfg(feature = "__failpoints")]
 pub fn hit(name: &str) {

@@ -88,7 +88,7 @@ fn fmt(workspace: &Workspace) -> Result<Option<Tally>> {
 }
 
 fn clippy(workspace: &Workspace) -> Result<Option<Tally>> {
-    let mut cargo = workspace.cargo(["clippy", "--workspace", "--all-targets"]);
+    let mut cargo = workspace.cargo_for_tests(["clippy", "--workspace", "--all-targets"]);
     if std::env::var_os("CI").is_some() {
         // The first cargo to look at the dependencies finds out whether `Cargo.lock` was committed with them.
         cargo.arg("--locked");
@@ -100,7 +100,7 @@ fn clippy(workspace: &Workspace) -> Result<Option<Tally>> {
 fn doc(workspace: &Workspace) -> Result<Option<Tally>> {
     // With `--examples` the dependencies have the features that `--all-targets` gave them for clippy; else all of them
     // would be checked anew.
-    let mut cargo = workspace.cargo(["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
+    let mut cargo = workspace.cargo_for_tests(["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
     run_command(cargo.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     Ok(None)
 }
@@ -112,13 +112,13 @@ fn core(workspace: &Workspace) -> Result<Option<Tally>> {
 
 fn build(workspace: &Workspace) -> Result<Option<Tally>> {
     // Everything in one go: cargo keeps both cores busy, and the features of dependencies are settled once.
-    run_command(&mut workspace.cargo(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
+    run_command(&mut workspace.cargo_for_tests(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
     guests::build(workspace, Source::Any)?;
     Ok(None)
 }
 
 fn test(workspace: &Workspace) -> Result<Option<Tally>> {
-    let mut cargo = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
+    let mut cargo = workspace.cargo_for_tests(["test", "--workspace", "--no-fail-fast"]);
     cargo.env("FARM_BIN", workspace.farm()).env("FARM_GUESTS", workspace.guests());
     let tally = count_tests(&mut cargo)?;
     if tally.passed == 0 {

@@ -37,6 +37,7 @@ mod work;
 #[cfg(test)]
 mod work_tests;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,6 +141,7 @@ pub async fn run(ticket: &Ticket, options: AgentOptions) -> Result<(), AgentErro
     run::run(ticket, &options, &folders, signals).await
 }
 
+/// How this process introduces itself on each of its connections.
 fn hello(options: &AgentOptions) -> WorkerHello {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     WorkerHello {
@@ -148,5 +150,7 @@ fn hello(options: &AgentOptions) -> WorkerHello {
         pid: std::process::id(),
         slots: options.slots.max(1) as u32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        // A `RandomState` is seeded at random.
+        incarnation: RandomState::new().build_hasher().finish(),
     }
 }

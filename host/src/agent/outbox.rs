@@ -106,9 +106,10 @@ fn size(message: &WorkerWork, payload: &Bytes) -> usize {
     let words = match message {
         WorkerWork::Results { batch, .. } => {
             let failures = batch.failures.iter().map(|(_, failure)| OVERHEAD + failure.message.len());
-            let captured = batch.captured.iter().map(|(_, captured)| {
-                OVERHEAD + captured.stdout.len() + captured.stderr.len() + captured.log.len()
-            });
+            let captured = batch
+                .captured
+                .iter()
+                .map(|(_, captured)| OVERHEAD + captured.stdout.len() + captured.stderr.len() + captured.log.len());
             failures.chain(captured).sum()
         }
         WorkerWork::Lost { message, .. } => message.len(),

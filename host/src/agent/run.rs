@@ -276,12 +276,7 @@ impl Agent {
         let now = Instant::now();
         // A time that no clock reaches: a day is as good as for ever.
         let stop_at = now.checked_add(self.grace).unwrap_or(now + Duration::from_secs(86_400));
-        self.drain = Some(Drain {
-            stop_at,
-            has_stopped: false,
-            leave_at: stop_at + LINGER,
-            before: self.work.tally(),
-        });
+        self.drain = Some(Drain { stop_at, has_stopped: false, leave_at: stop_at + LINGER, before: self.work.tally() });
         self.work.drain();
     }
 

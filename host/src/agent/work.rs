@@ -310,7 +310,8 @@ impl Work {
     /// Leases with tasks that are not answered, ascending: those tasks.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = Claim> {
         self.leases.iter().map(|(lease, held)| {
-            let tasks = held.open.iter().map(|open| (held.first + u64::from(open.start), held.first + u64::from(open.end)));
+            let tasks =
+                held.open.iter().map(|open| (held.first + u64::from(open.start), held.first + u64::from(open.end)));
             Claim { lease: *lease, job: held.job, tasks: tasks.collect() }
         })
     }

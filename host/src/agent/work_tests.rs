@@ -199,7 +199,15 @@ impl World {
             let mut results = ColumnsBuilder::new();
             (0..u64::from(count)).for_each(|offset| results.push(&(task + offset).to_le_bytes()));
             let run_ns = u64::from(count) * (1 << self.random.below(30));
-            let batch = Batch { first: task, count, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 };
+            let batch = Batch {
+                first: task,
+                count,
+                failures: Vec::new(),
+                captured: Vec::new(),
+                run_ns,
+                fetch_ns: 0,
+                compile_ns: 0,
+            };
             self.tells(Event::Results { tag, batch, results: results.finish() });
         }
         if let Some((chunk, done)) = self.slots[slot].front()
@@ -334,7 +342,10 @@ fn outcome(task: u64, run: Duration) -> (Batch, farm_proto::columns::Columns) {
     let mut results = ColumnsBuilder::new();
     results.push(&task.to_le_bytes());
     let run_ns = run.as_nanos() as u64;
-    (Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 }, results.finish())
+    (
+        Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 },
+        results.finish(),
+    )
 }
 
 fn finish_first(world: &mut World, slot: usize, run: Duration) {

@@ -65,12 +65,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            slots: 1,
-            wait: Duration::from_secs(60),
-            grace: AgentOptions::GRACE,
-            heartbeat: Duration::from_secs(10),
-        }
+        Self { slots: 1, wait: Duration::from_secs(60), grace: AgentOptions::GRACE, heartbeat: Duration::from_secs(10) }
     }
 }
 

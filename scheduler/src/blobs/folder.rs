@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use farm_link::failpoint;
 use farm_link::identity::private_folder;
 use farm_proto::ids::Digest;
 use tempfile::NamedTempFile;
@@ -74,10 +75,11 @@ impl Folder {
         if synced {
             file.as_file().sync_all()?;
         }
+        failpoint::hit("scheduler.blob.before-rename");
         let moving = locked(&self.moving);
         file.persist(&target).map_err(|error| error.error)?;
         drop(moving);
-        // fail point: scheduler.blob.before-sync
+        failpoint::hit("scheduler.blob.after-rename");
         if synced {
             File::open(folder)?.sync_all()?;
         }

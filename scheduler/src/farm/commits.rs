@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::FactSeq;
+use farm_link::failpoint;
 use farm_proto::message::RequestError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -162,7 +163,10 @@ impl Commits {
         let (pending, weight) = self.waiting.take(AT_ONCE);
         let _lock = Arc::clone(&self.lock);
         let write = move || {
+            let points = points_of(&pending.records);
+            points.iter().for_each(|(before, _)| failpoint::hit(before));
             let result = writer.commit(&pending.records);
+            points.iter().for_each(|(_, after)| failpoint::hit(after));
             let untidy = (!writer.is_tidy()).then_some(true);
             Written { writer, pending, result, weight, untidy, _lock }
         };
@@ -273,4 +277,20 @@ impl Pending {
         self.seqs.append(&mut later.seqs);
         self.waiters.extend(later.waiters.into_iter().map(|(after, reply)| (after + offset, reply)));
     }
+}
+
+/// The fail points before and after a commit of these records.
+fn points_of(records: &[Record]) -> Vec<(&'static str, &'static str)> {
+    if !failpoint::ENABLED {
+        return Vec::new();
+    }
+    let of = |record: &Record| match record {
+        Record::Accepted(_) => Some(("scheduler.accept.before-commit", "scheduler.accept.after-commit")),
+        Record::Batch { .. } => Some(("scheduler.batch.before-commit", "scheduler.batch.after-commit")),
+        Record::Ended { .. } => Some(("scheduler.end.before-commit", "scheduler.end.after-commit")),
+        Record::Deleted { .. } => None,
+    };
+    let mut points: Vec<_> = records.iter().filter_map(of).collect();
+    points.dedup();
+    points
 }

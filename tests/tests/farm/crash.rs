@@ -38,8 +38,7 @@ impl Phoenix {
     fn armed(workers: usize, env: &[(&str, &str)]) -> Self {
         let world = World::new();
         let scheduler = world.scheduler_at("127.0.0.1:0", &[], env);
-        let (address, admin, worker) =
-            (scheduler.address.clone(), scheduler.admin_ticket(), scheduler.worker_ticket());
+        let (address, admin, worker) = (scheduler.address.clone(), scheduler.admin_ticket(), scheduler.worker_ticket());
         let mut farm = Self { workers: Vec::new(), scheduler: Some(scheduler), address, admin, worker, born: 0, world };
         (0..workers).for_each(|_| farm.add_worker(&[]));
         farm

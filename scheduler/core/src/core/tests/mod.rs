@@ -5,12 +5,15 @@
 mod failures;
 mod jobs;
 mod leases;
+mod needs;
 mod operations;
 mod persist;
 mod ranges;
 mod refusals;
 mod replay;
+mod resume;
 mod tail;
+mod why;
 mod workers;
 mod world;
 

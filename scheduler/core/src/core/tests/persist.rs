@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::ids::WorkerId;
 use farm_proto::job::JobState;
 
 use super::{Rig, lease};
