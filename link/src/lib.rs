@@ -15,6 +15,7 @@ mod error;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod identity;
+mod reset;
 pub mod stream;
 pub mod transport;
 
