@@ -126,8 +126,12 @@ impl Owner {
         resume.claims.retain(|claim| resume.jobs.iter().any(|&(job, _)| job == claim.job));
         for (job, _) in others {
             tracing::warn!(%job, "a worker has tasks of another job with this number; it drops them");
-            outbox.control(SchedulerControl::CancelJob { job });
-            outbox.control(SchedulerControl::ForgetJob { job });
+            // It drops the job at once when it is told of the one that lives here under this number. To say so here might
+            // hit that one, as the two are told on different streams.
+            if self.jobs.get(&job).is_some_and(|record| record.work.is_none()) {
+                outbox.control(SchedulerControl::CancelJob { job });
+                outbox.control(SchedulerControl::ForgetJob { job });
+            }
         }
     }
 
