@@ -193,7 +193,10 @@ impl Drop for Writer {
     /// Leaves a database with nothing in its log, as far as that works: nothing depends on it.
     fn drop(&mut self) {
         let leave = || {
-            note_last(&self.connection, self.commits, self.last)?;
+            // The row of the last commit itself has to stay.
+            if self.last.is_some_and(|(_, has_batches)| has_batches) {
+                note_last(&self.connection, self.commits, self.last)?;
+            }
             self.connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))
         };
         if let Err(error) = leave() {
