@@ -65,9 +65,8 @@ impl Writer {
     /// Gives free pages back; whether there are more.
     fn shrink(&mut self) -> Result<bool, StoreError> {
         let sqlite = StoreError::of(&self.store.path);
-        let free = |connection: &Connection| {
-            connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
-        };
+        let free =
+            |connection: &Connection| connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
         let spare = free(&self.connection).map_err(&sqlite)?;
         if spare <= SPARE {
             return Ok(false);
