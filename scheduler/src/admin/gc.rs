@@ -8,7 +8,8 @@ use crate::SchedulerError;
 use crate::blobs::Blobs;
 use crate::state_dir::{StateDir, state_error};
 use crate::store::recover::DATABASE;
-use crate::store::{Durability, Store};
+use crate::Durability;
+use crate::store::Store;
 
 /// Blobs younger than this are kept, though no job needs them: whoever has put one may be about to submit a job that does.
 pub const GRACE: Duration = Duration::from_secs(3600);
