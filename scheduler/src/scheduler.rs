@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::blobs::Blobs;
-use crate::farm::owner::Owner;
 use crate::farm::Farm;
+use crate::farm::owner::Owner;
 use crate::identity::MAX_TICKET;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;

@@ -75,9 +75,9 @@ pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
 pub(crate) use self::writer::Writer;
 use crate::blobs::Folder;
-use crate::{Durability, SchedulerError};
 use crate::state_dir::StateDir;
 use crate::sync::locked;
+use crate::{Durability, SchedulerError};
 
 /// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::Durability;
 use crate::SchedulerError;
 use crate::blobs::Blobs;
 use crate::state_dir::{StateDir, state_error};
-use crate::store::recover::DATABASE;
-use crate::Durability;
 use crate::store::Store;
+use crate::store::recover::DATABASE;
 
 /// Blobs younger than this are kept, though no job needs them: whoever has put one may be about to submit a job that does.
 pub const GRACE: Duration = Duration::from_secs(3600);

@@ -79,10 +79,8 @@ impl Owner {
         let first_lease = LeaseId(life.saturating_mul(LEASES_PER_LIFE));
         let first_job = JobId(last_job.0.saturating_add(1));
         let config = Config { first_lease, first_job, ..options.core.clone() };
-        let core = Core::replay(config, facts).map_err(|error| SchedulerError::Corrupt {
-            path: options.state.clone(),
-            place: error.to_string(),
-        })?;
+        let core = Core::replay(config, facts)
+            .map_err(|error| SchedulerError::Corrupt { path: options.state.clone(), place: error.to_string() })?;
         let mut owner = Self {
             core,
             started: Instant::now(),
