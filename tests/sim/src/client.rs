@@ -38,7 +38,10 @@ pub(crate) enum Response {
 /// What comes on a stream of results.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
-    Batch { number: u64, rows: Vec<(u64, Ending)> },
+    Batch {
+        number: u64,
+        rows: Vec<(u64, Ending)>,
+    },
     End(JobState),
     /// There is no such job.
     Gone,
@@ -143,7 +146,7 @@ impl World {
             let spec = self.draw_job(client);
             let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(spec.tasks);
             self.enter(Submission::new(client, spec, truth, None));
-        } else {
+        } else if !self.is_calm() {
             self.second_thoughts(client);
         }
         if !self.is_calm() || self.clients[client].jobs > 0 {
@@ -193,7 +196,8 @@ impl World {
         };
         let mut after = Vec::new();
         let mut input = None;
-        let accepted: Vec<_> = self.submissions.values().filter_map(|other| Some((other.job()?, other.spec.tasks))).collect();
+        let accepted: Vec<_> =
+            self.submissions.values().filter_map(|other| Some((other.job()?, other.spec.tasks))).collect();
         if !accepted.is_empty() && dice.percent(self.profile.graphs) {
             if dice.once_in(2) {
                 after.push(dice.pick(&accepted).0);

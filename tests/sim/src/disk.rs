@@ -16,8 +16,16 @@ pub(crate) type Key = u64;
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// `rows` are the outcomes that it is about, `key` names the submission of a new job.
-    Fact { seq: FactSeq, fact: Fact, rows: Vec<(u64, Ending)>, key: Option<Key> },
-    Delete { job: JobId, asked_by: Key },
+    Fact {
+        seq: FactSeq,
+        fact: Fact,
+        rows: Vec<(u64, Ending)>,
+        key: Option<Key>,
+    },
+    Delete {
+        job: JobId,
+        asked_by: Key,
+    },
 }
 
 #[derive(Debug)]
@@ -60,13 +68,8 @@ impl Disk {
                 let key = key.expect("the submission of a new job");
                 self.next_job = self.next_job.max(job.0 + 1);
                 self.keys.insert(key, job);
-                let stored = StoredJob {
-                    key,
-                    spec: spec.clone(),
-                    batches: Vec::new(),
-                    outcomes: BTreeMap::new(),
-                    ended: None,
-                };
+                let stored =
+                    StoredJob { key, spec: spec.clone(), batches: Vec::new(), outcomes: BTreeMap::new(), ended: None };
                 assert!(self.jobs.insert(job, stored).is_none(), "job {job} is stored twice");
             }
             Fact::Outcomes { .. } | Fact::TaskFailed { .. } => {

@@ -246,7 +246,11 @@ impl Model {
             let counts = view.counts;
             let found = (counts.waiting, counts.leased, counts.succeeded, counts.failed, counts.cancelled);
             let here = (job.waiting, job.leased, job.succeeded, job.failed, job.given_up);
-            assert_eq!(found, here, "waiting, leased, succeeded, failed and given up tasks of job {id}, {:?}", job.phase);
+            assert_eq!(
+                found, here,
+                "waiting, leased, succeeded, failed and given up tasks of job {id}, {:?}",
+                job.phase
+            );
             assert!(!view.state.is_final(), "job {id} is over before that is stored");
         }
         let mut held: BTreeMap<WorkerId, (u64, u32)> = BTreeMap::new();

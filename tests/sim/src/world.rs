@@ -30,36 +30,89 @@ const MAX_TIME: Time = Time(3_600_000 * MS);
 #[derive(Debug)]
 pub(crate) enum Action {
     /// A client has an idea.
-    Idea { client: usize },
+    Idea {
+        client: usize,
+    },
     /// A client sees after a submission.
-    Look { key: Key },
-    Request { client: usize, request: Request },
-    Response { key: Key, response: Response },
+    Look {
+        key: Key,
+    },
+    Request {
+        client: usize,
+        request: Request,
+    },
+    Response {
+        key: Key,
+        response: Response,
+    },
     /// Something that is watched reaches the watcher.
-    Watched { key: Key, stream: u64, item: Item },
+    Watched {
+        key: Key,
+        stream: u64,
+        item: Item,
+    },
     Mishap,
-    Commit { life: u64 },
-    Deadline { life: u64 },
+    Commit {
+        life: u64,
+    },
+    Deadline {
+        life: u64,
+    },
     /// The scheduler starts.
     Start,
     /// A worker starts.
     Spawn,
-    Dial { pid: Pid },
+    Dial {
+        pid: Pid,
+    },
     /// A worker's first frame arrives.
-    Accept { conn: ConnId, resume: Resume },
-    ControlToWorker { conn: ConnId, message: SchedulerControl },
-    WorkToWorker { conn: ConnId, item: WorkItem },
-    ControlFromWorker { conn: ConnId, message: WorkerControl },
-    WorkFromWorker { conn: ConnId, message: FromWorker },
+    Accept {
+        conn: ConnId,
+        resume: Resume,
+    },
+    ControlToWorker {
+        conn: ConnId,
+        message: SchedulerControl,
+    },
+    WorkToWorker {
+        conn: ConnId,
+        item: WorkItem,
+    },
+    ControlFromWorker {
+        conn: ConnId,
+        message: WorkerControl,
+    },
+    WorkFromWorker {
+        conn: ConnId,
+        message: FromWorker,
+    },
     /// The scheduler notices that a connection is over.
-    SchedulerNotices { conn: ConnId, how: Departure },
+    SchedulerNotices {
+        conn: ConnId,
+        how: Departure,
+    },
     /// Its worker does.
-    WorkerNotices { conn: ConnId },
-    Prepared { pid: Pid, job: JobId, stage: Stage },
-    Finished { pid: Pid, run: u64 },
-    Flush { pid: Pid },
-    Thaw { pid: Pid },
-    GraceOver { pid: Pid },
+    WorkerNotices {
+        conn: ConnId,
+    },
+    Prepared {
+        pid: Pid,
+        job: JobId,
+        stage: Stage,
+    },
+    Finished {
+        pid: Pid,
+        run: u64,
+    },
+    Flush {
+        pid: Pid,
+    },
+    Thaw {
+        pid: Pid,
+    },
+    GraceOver {
+        pid: Pid,
+    },
 }
 
 /// What is known of a job that was submitted to a core, whichever life that was in.
@@ -292,7 +345,8 @@ impl World {
 
     /// What is not over.
     fn state(&self) -> String {
-        let jobs = self.shell.as_ref().map(|shell| shell.core.jobs().filter(|job| !job.state.is_final()).collect::<Vec<_>>());
+        let jobs =
+            self.shell.as_ref().map(|shell| shell.core.jobs().filter(|job| !job.state.is_final()).collect::<Vec<_>>());
         let workers = self.shell.as_ref().map(|shell| shell.core.workers().collect::<Vec<_>>());
         let open: Vec<_> = self.submissions.values().filter(|submission| !submission.is_done()).collect();
         format!("{jobs:?}\n{workers:?}\n{open:?}\n{:?}", self.workers)

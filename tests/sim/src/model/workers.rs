@@ -62,9 +62,7 @@ impl Model {
         } else {
             return none;
         };
-        let waits = |task: &u64| {
-            job.place(*task) == Place::Waiting && !Self::waits_for_retry(core, claim.job, *task)
-        };
+        let waits = |task: &u64| job.place(*task) == Place::Waiting && !Self::waits_for_retry(core, claim.job, *task);
         let mut candidates: BTreeSet<u64> = candidates.into_iter().filter(waits).collect();
         let is_careful = |task: &u64| job.crashes(*task) + 1 >= CRASH_LIMIT;
         let mut careful = candidates.iter().copied().filter(is_careful).collect::<Vec<_>>();
