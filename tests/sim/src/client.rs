@@ -90,13 +90,19 @@ impl Client {
         Self { jobs: 1 + dice.below(5), arrival: Time::ZERO }
     }
 
+    /// One that only does what it is told.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self { jobs: 0, arrival: Time::ZERO }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.jobs == 0
     }
 }
 
 impl Submission {
-    fn new(client: usize, spec: NewJob, truth: Truth, retry_of: Option<(JobId, bool)>) -> Self {
+    pub(crate) fn new(client: usize, spec: NewJob, truth: Truth, retry_of: Option<(JobId, bool)>) -> Self {
         Self {
             client,
             spec,
@@ -146,7 +152,7 @@ impl World {
             let spec = self.draw_job(client);
             let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(spec.tasks);
             self.enter(Submission::new(client, spec, truth, None));
-        } else {
+        } else if !self.is_calm() {
             self.second_thoughts(client);
         }
         if !self.is_calm() || self.clients[client].jobs > 0 {
@@ -260,6 +266,7 @@ impl World {
 
     pub(crate) fn responded(&mut self, key: Key, response: Response) {
         note!(self, "submission {key} is answered {response:?}");
+        let goes_away = !self.is_calm() && self.dice.once_in(3);
         let submission = self.submissions.get_mut(&key).expect("a submission");
         match response {
             Response::Accepted(job) => match submission.progress {
@@ -269,7 +276,7 @@ impl World {
                     let stored = self.disk.jobs.get(&job).expect("a job that was accepted is stored");
                     submission.spec = stored.spec.clone();
                     // Some go away and come back for the results.
-                    if self.dice.once_in(3) {
+                    if goes_away {
                         submission.heard = true;
                     }
                     self.look(key);

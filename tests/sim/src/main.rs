@@ -57,7 +57,7 @@ fn options() -> Result<Option<Options>> {
             other => bail!("I do not understand `{other}`\n\n{USAGE}"),
         }
     }
-    options.seeds = seeds.unwrap_or(if options.first.is_some() { 1 } else { ENOUGH });
+    options.seeds = seeds.unwrap_or_else(|| if options.first.is_some() { 1 } else { ENOUGH });
     Ok(Some(options))
 }
 

@@ -286,6 +286,10 @@ impl Worker {
         }
     }
 
+    pub(crate) const fn is_slow(&self) -> bool {
+        self.slowness > 1
+    }
+
     /// Nothing is left of anything.
     pub(crate) fn is_clean(&self) -> bool {
         self.leases.is_empty()

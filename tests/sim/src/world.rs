@@ -22,7 +22,7 @@ use crate::worker::{FromWorker, Pid, WorkItem, Worker};
 /// Nothing goes wrong after this.
 const CALM: Time = Time(4_000 * MS);
 /// More steps than this are a livelock.
-const MAX_STEPS: u64 = 300_000;
+const MAX_STEPS: u64 = 1_000_000;
 /// A world that is not at rest by then has lost something.
 const MAX_TIME: Time = Time(3_600_000 * MS);
 
@@ -335,11 +335,11 @@ impl World {
         self.stats.outcomes += self.disk.jobs.values().map(|job| job.outcomes.len() as u64).sum::<u64>();
     }
 
-    /// When nothing goes wrong any more, somebody sees to it that there is a worker.
+    /// When nothing goes wrong any more, somebody sees to it that there is a worker, and not only slow ones.
     fn help(&mut self) {
-        let working = |worker: &Worker| !worker.draining;
+        let working = |worker: &Worker| !worker.draining && !worker.is_slow();
         if !self.workers.values().any(working) {
-            self.spawn();
+            self.spawn_with(2, MS, 1);
         }
     }
 

@@ -150,6 +150,8 @@ impl Core {
             self.link(id, inputs.get(&id).copied());
         }
         live.into_iter().for_each(|id| self.begin(id));
+        // What outcomes it has are of tasks that failed for their inputs: a store need not tell them from others.
+        self.jobs.values_mut().for_each(|job| job.started &= job.after.is_empty());
         Ok(())
     }
 }
