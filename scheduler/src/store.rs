@@ -38,7 +38,7 @@
 
 mod ballast;
 pub(crate) mod batches;
-mod codec;
+pub(crate) mod codec;
 mod error;
 mod job_results;
 mod lookup;
@@ -179,10 +179,19 @@ pub(crate) enum Record {
     /// A new job. Pins the blobs that it names.
     Accepted(Box<JobRow>),
     /// Outcomes of tasks that had none. The batch gets the job's next number.
-    Batch { results: Arc<JobResults>, outcomes: Outcomes, times: Times },
-    Ended { job: JobId, end: JobEnd },
+    Batch {
+        results: Arc<JobResults>,
+        outcomes: Outcomes,
+        times: Times,
+    },
+    Ended {
+        job: JobId,
+        end: JobEnd,
+    },
     /// A job that is to be forgotten, with all that is its own. It need not be there any more.
-    Deleted { job: JobId },
+    Deleted {
+        job: JobId,
+    },
 }
 
 impl Record {

@@ -175,8 +175,7 @@ impl Writer {
         if !deletions.is_empty() {
             self.try_commit(&deletions)?;
         }
-        while self.tidy()? {}
-        Ok(())
+        self.make_room()
     }
 
     /// Takes on the ballast again where there is room.
@@ -193,7 +192,10 @@ impl Drop for Writer {
     /// Leaves a database with nothing in its log, as far as that works: nothing depends on it.
     fn drop(&mut self) {
         let leave = || {
-            note_last(&self.connection, self.commits, self.last)?;
+            // The row of the last commit itself has to stay.
+            if self.last.is_some_and(|(_, has_batches)| has_batches) {
+                note_last(&self.connection, self.commits, self.last)?;
+            }
             self.connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))
         };
         if let Err(error) = leave() {
