@@ -175,8 +175,7 @@ impl Writer {
         if !deletions.is_empty() {
             self.try_commit(&deletions)?;
         }
-        while self.tidy()? {}
-        Ok(())
+        self.make_room()
     }
 
     /// Takes on the ballast again where there is room.
