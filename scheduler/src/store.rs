@@ -103,7 +103,8 @@ pub(crate) struct Store {
 /// What was in the store when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// How often this farm's scheduler has been started, this time included. Counts from 1.
+    /// Number of this life of the farm's scheduler. Greater than that of any earlier one, also of one that began from the
+    /// same backup more than 16 seconds ago; less than 2^28 for the next two centuries.
     pub(crate) life: u64,
     /// Ascending by id; without those that were deleted.
     pub(crate) jobs: Vec<StoredJob>,

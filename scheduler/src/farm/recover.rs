@@ -22,8 +22,8 @@ use crate::job::args::ArgTable;
 use crate::store::{JobEnd, Recovered, Store, StoredJob, Writer};
 use crate::{Options, SchedulerError};
 
-/// Leases of one life of the scheduler are numbered from here times the number of that life.
-const LEASES_PER_LIFE: u64 = 1 << 40;
+/// Leases of one life of the scheduler are numbered from here times the number of that life, which is less than 2^28.
+const LEASES_PER_LIFE: u64 = 1 << 36;
 
 impl Owner {
     /// The owner that an earlier scheduler had when it ended, but for its workers: those come back by themselves and say
