@@ -69,7 +69,6 @@ use rusqlite::Connection;
 
 pub(crate) use self::error::StoreError;
 pub(crate) use self::job_results::{JobResults, Published};
-pub(crate) use self::lookup::StoredOutcome;
 pub(crate) use self::outcomes::Outcomes;
 pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;

@@ -1,7 +1,6 @@
 //! Rows: written with checksums, and checked when they are read.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -213,9 +212,4 @@ pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 pub(crate) fn maybe(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned))
-}
-
-/// The tasks of a range, as SQL knows them. None beyond its numbers.
-pub(crate) fn signed(tasks: &Range<u64>) -> Option<(i64, i64)> {
-    Some((i64::try_from(tasks.start).ok()?, i64::try_from(tasks.end).ok()?))
 }
