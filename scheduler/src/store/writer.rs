@@ -102,6 +102,12 @@ impl Writer {
     }
 
     fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let adds = |record: &&Record| !matches!(record, Record::Deleted { .. });
+        let weight: usize = records.iter().filter(adds).map(Record::weight).sum();
+        let path = &self.store.path;
+        if weight > 0 && !self.store.has_room_for(weight as u64).map_err(StoreError::io(path))? {
+            return Err(StoreError::Full { path: path.clone() });
+        }
         let mut digests = Vec::new();
         for record in records {
             if let Record::Batch { outcomes, .. } = record {
@@ -175,12 +181,17 @@ impl Writer {
         if let Some(ballast) = &self.ballast {
             ballast.drop().map_err(StoreError::io(&self.store.folder))?;
         }
+        // With room to grow, the database takes the log back, and that begins again.
+        self.checkpoint();
         let known = |record: &&Record| matches!(record, Record::Deleted { job } if self.known.contains(job));
         let deletions: Vec<Record> = records.iter().filter(known).cloned().collect();
         if !deletions.is_empty() {
             self.try_commit(&deletions)?;
         }
-        self.make_room()
+        self.make_room()?;
+        // What comes next is not to live on it.
+        self.take_ballast();
+        Ok(())
     }
 
     /// Takes on the ballast again where there is room.

@@ -80,7 +80,7 @@ impl World {
 
     pub(crate) fn try_open(&mut self) -> Result<Vec<StoredJob>, SchedulerError> {
         self.close();
-        let state = StateDir::open(self.folder.path())?;
+        let state = open_state(self.folder.path())?;
         let (store, writer, recovered) = Store::open(&state, self.durability)?;
         (self.store, self.writer, self.state) = (store, Some(writer), Some(state));
         (self.life, self.last_job) = (recovered.life, recovered.last_job);
@@ -90,6 +90,17 @@ impl World {
     pub(crate) fn reopen(&mut self) -> Vec<StoredJob> {
         self.try_open().unwrap()
     }
+}
+
+/// Locks a state folder. Programs that other tests start share the lock between their fork and their exec.
+pub(crate) fn open_state(folder: &Path) -> Result<StateDir, SchedulerError> {
+    for _ in 0..500 {
+        match StateDir::open(folder) {
+            Err(SchedulerError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+    StateDir::open(folder)
 }
 
 /// What every job here runs.
