@@ -1,5 +1,7 @@
 //! What holds for every message, column and ticket, with examples drawn by proptest.
 
+#![expect(clippy::expect_used, reason = "a test's panic is its report")]
+
 mod columns;
 mod frames;
 mod messages;
