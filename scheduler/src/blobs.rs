@@ -30,9 +30,9 @@ use self::cache::Cache;
 pub(crate) use self::folder::{Folder, all_in, path_in};
 pub(crate) use self::reader::BlobReader;
 pub(crate) use self::writer::PutError;
+use crate::Durability;
 use crate::SchedulerError;
 use crate::state_dir::StateDir;
-use crate::Durability;
 use crate::sync::locked;
 
 /// Blobs up to this size are kept in memory for a while, in bytes.

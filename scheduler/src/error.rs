@@ -38,6 +38,8 @@ pub enum SchedulerError {
         /// Table and row, or what else is wrong where.
         place: String,
     },
+    #[error("{path} is not empty")]
+    NotEmpty { path: PathBuf },
     #[error("cannot make a key or a certificate")]
     Certificate(#[from] rcgen::Error),
     #[error("TLS cannot be set up: {0}")]

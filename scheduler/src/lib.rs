@@ -33,7 +33,7 @@
 //!
 //! A task may run more than once. A disk that loses what it said it had synced is noticed, not survived.
 
-//pub mod admin;
+pub mod admin;
 mod blobs;
 mod error;
 mod farm;

@@ -38,7 +38,7 @@
 
 mod ballast;
 pub(crate) mod batches;
-mod codec;
+pub(crate) mod codec;
 mod error;
 mod job_results;
 mod lookup;
@@ -75,9 +75,9 @@ pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
 pub(crate) use self::writer::Writer;
 use crate::blobs::Folder;
-use crate::{Durability, SchedulerError};
 use crate::state_dir::StateDir;
 use crate::sync::locked;
+use crate::{Durability, SchedulerError};
 
 /// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;
@@ -103,7 +103,8 @@ pub(crate) struct Store {
 /// What was in the store when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// How often this farm's scheduler has been started, this time included. Counts from 1.
+    /// Number of this life of the farm's scheduler. Greater than that of any earlier one, also of one that began from the
+    /// same backup more than 16 seconds ago; less than 2^28 for the next two centuries.
     pub(crate) life: u64,
     /// Ascending by id; without those that were deleted.
     pub(crate) jobs: Vec<StoredJob>,
@@ -170,10 +171,19 @@ pub(crate) enum Record {
     /// A new job. Pins the blobs that it names.
     Accepted(Box<JobRow>),
     /// Outcomes of tasks that had none. The batch gets the job's next number.
-    Batch { results: Arc<JobResults>, outcomes: Outcomes, times: Times },
-    Ended { job: JobId, end: JobEnd },
+    Batch {
+        results: Arc<JobResults>,
+        outcomes: Outcomes,
+        times: Times,
+    },
+    Ended {
+        job: JobId,
+        end: JobEnd,
+    },
     /// A job that is to be forgotten, with all that is its own. It need not be there any more.
-    Deleted { job: JobId },
+    Deleted {
+        job: JobId,
+    },
 }
 
 impl Record {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{run as run_command, say, shown};
 use crate::toolchain::Source;
 use crate::workspace::Workspace;
-use crate::{guests, pure_core};
+use crate::{guests, pure_core, sim};
 
 /// One check: its name on the command line, what it makes sure of, and how.
 struct Step {
@@ -19,11 +19,12 @@ struct Step {
 }
 
 /// `clippy` and `doc` share what they compile of the dependencies, as do `build` and `test`.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step { name: "fmt", about: "the source is formatted", check: fmt },
     Step { name: "clippy", about: "no warning, from the compiler or from clippy", check: clippy },
     Step { name: "doc", about: "the documentation builds and its links lead somewhere", check: doc },
     Step { name: "core", about: "the scheduler's core needs no operating system", check: core },
+    Step { name: "sim", about: "two thousand simulated farms lose nothing, whatever happens to them", check: sim },
     Step { name: "build", about: "farm, the example modules and the tests", check: build },
     Step { name: "test", about: "unit, documentation and end-to-end tests", check: test },
 ];
@@ -107,6 +108,12 @@ fn doc(workspace: &Workspace) -> Result<Option<Tally>> {
 
 fn core(workspace: &Workspace) -> Result<Option<Tally>> {
     pure_core::check(workspace)?;
+    Ok(None)
+}
+
+fn sim(workspace: &Workspace) -> Result<Option<Tally>> {
+    // At least as many as it takes for each kind of event to happen, which it then insists on.
+    sim::run(workspace, &["--seeds", "2000"])?;
     Ok(None)
 }
 

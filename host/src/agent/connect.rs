@@ -69,6 +69,8 @@ pub(super) struct Connector {
     last_error: Option<LinkError>,
     /// At most one.
     step: JoinSet<Done>,
+    /// The connection on which hello is being said.
+    greeting: Option<Link>,
 }
 
 /// What a step's task gives back.
@@ -90,6 +92,7 @@ impl Connector {
             failures: 0,
             last_error: None,
             step: JoinSet::new(),
+            greeting: None,
         };
         connector.dial(Duration::ZERO);
         connector
@@ -110,27 +113,37 @@ impl Connector {
 
     /// Waits for the next step, for ever if none is under way. Cancel-safe.
     pub(super) async fn next(&mut self) -> Step {
-        match self.step.join_next().await {
-            Some(Ok(Done::Dialled(dialer, result))) => {
+        let Some(done) = self.step.join_next().await else {
+            return std::future::pending().await;
+        };
+        self.greeting = None;
+        match done {
+            Ok(Done::Dialled(dialer, result)) => {
                 self.dialer = dialer;
                 match result {
                     Ok(link) => Step::Dialled(link),
                     Err(error) => Step::Failed(error),
                 }
             }
-            Some(Ok(Done::Greeted(Ok(session)))) => {
+            Ok(Done::Greeted(Ok(session))) => {
                 self.connected = Some(Instant::now());
                 self.last_error = None;
                 Step::Greeted(Box::new(session))
             }
-            Some(Ok(Done::Greeted(Err(error)))) => Step::Failed(error),
-            Some(Err(_)) => Step::Failed(LinkError::Unexpected("a panic while dialling")),
-            None => std::future::pending().await,
+            Ok(Done::Greeted(Err(error))) => Step::Failed(error),
+            Err(_) => Step::Failed(LinkError::Unexpected("a panic while dialling")),
         }
+    }
+
+    /// Breaks off whatever is under way. Gives the connection on which hello was being said, so that goodbye can be.
+    pub(super) fn stop(mut self) -> Option<Link> {
+        self.step.abort_all();
+        self.greeting.take()
     }
 
     /// Says hello on a connection. `comes_back` if there was another before.
     pub(super) fn greet(&mut self, link: Link, resume: Resume, comes_back: bool) {
+        self.greeting = Some(link.clone());
         self.step.spawn(greet(link, self.hello.clone(), resume, comes_back));
     }
 

@@ -23,6 +23,9 @@ impl Ranges {
 
     /// Takes out everything within `gone`. Says how much of it was there.
     pub(super) fn remove(&mut self, gone: Range<u32>) -> u32 {
+        if gone.is_empty() {
+            return 0;
+        }
         let from = self.0.partition_point(|range| range.end <= gone.start);
         let to = from + self.0[from..].partition_point(|range| range.start < gone.end);
         let touched = &self.0[from..to];

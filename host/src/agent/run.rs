@@ -80,7 +80,7 @@ pub(super) async fn run(
         drain: None,
     };
     let result = agent.run().await;
-    let Agent { session, orders, from_slots, mut preparing, .. } = agent;
+    let Agent { session, connector, orders, from_slots, mut preparing, .. } = agent;
     let link = match session {
         Some(Session { link, streams, .. }) => {
             if let Ok(End::Drained) = result {
@@ -89,7 +89,7 @@ pub(super) async fn run(
             }
             Some(link)
         }
-        None => None,
+        None => connector.stop(),
     };
     // Kills compilers, and slots; waits for them.
     preparing.shutdown().await;

@@ -83,7 +83,11 @@ fn what_runs_for_too_long_is_handed_back() {
 fn an_idle_worker_leaves_at_once() {
     let mut farm = Farm::new(1);
     send(farm.worker.id(), Signal::TERM);
-    assert_eq!(farm.message(), WorkerControl::Draining);
+    let connection = farm.connected.connection.clone();
+    match farm.runtime.block_on(connection.closed()) {
+        quinn::ConnectionError::ApplicationClosed(closed) => assert_eq!(closed.error_code, close::DONE.into()),
+        other => panic!("{other}"),
+    }
     assert!(farm.ended().success());
 }
 

@@ -100,14 +100,14 @@ impl Farm {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let guard = runtime.enter();
         let mut scheduler = Scheduler::start(folder.path(), setup.heartbeat);
-        drop(guard);
         if !late.is_zero() {
-            runtime.block_on(scheduler.stop(0));
+            scheduler.stop();
         }
+        drop(guard);
         let worker = start_worker(&scheduler, folder.path(), setup);
         if !late.is_zero() {
             std::thread::sleep(late);
-            runtime.block_on(scheduler.start_again());
+            scheduler.start_again();
         }
         let connected = runtime.block_on(scheduler.accept());
         assert_eq!((connected.hello.slots, connected.hello.pid), (setup.slots, worker.id()));
@@ -135,6 +135,7 @@ impl Farm {
 
     /// Ends the connection, and waits until the worker is back.
     pub(crate) fn break_off(&mut self, code: u32) {
+        self.settle();
         self.connected.connection.close(code.into(), b"");
         self.accept_again();
     }
@@ -147,15 +148,22 @@ impl Farm {
         self.received = 0;
     }
 
-    /// Stops listening, and ends all connections. Everything is forgotten but what can be fetched.
+    /// Stops listening, and ends the connection. Everything is forgotten but what can be fetched.
     pub(crate) fn stop_scheduler(&mut self, code: u32) {
-        self.runtime.block_on(self.scheduler.stop(code));
+        let _guard = self.runtime.enter();
+        self.scheduler.stop();
+        self.connected.connection.close(code.into(), b"");
     }
 
     /// Listens again, at the same address.
     pub(crate) fn start_scheduler_again(&mut self) {
-        self.runtime.block_on(self.scheduler.start_again());
+        self.scheduler.start_again();
         self.accept_again();
+    }
+
+    /// Gives the worker time to take in what it was told: no acknowledgement is acknowledged.
+    pub(crate) fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(200));
     }
 
     /// Says that everything which came on this connection is on disk.

@@ -19,6 +19,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::task::JoinHandle;
 
 pub(crate) type Stream = (FrameWriter, FrameReader);
 
@@ -31,10 +32,9 @@ pub(crate) struct Blobs {
 }
 
 pub(crate) struct Scheduler {
-    /// `None` while it is away.
-    endpoint: Option<Endpoint>,
-    identity: Identity,
-    heartbeat: Duration,
+    endpoint: Endpoint,
+    /// Turns everyone away, in silence, while it runs.
+    away: Option<JoinHandle<()>>,
     pub(crate) ticket: Ticket,
     pub(crate) blobs: Arc<Mutex<Blobs>>,
 }
@@ -64,8 +64,7 @@ impl Scheduler {
         };
         let fingerprint = Digest::of(&ca);
         signed("worker").save(&path_in(identities, &fingerprint, Role::Worker)).unwrap();
-        let identity = signed(SERVER_NAME);
-        let endpoint = listen(&identity, 0, heartbeat);
+        let endpoint = listen(&signed(SERVER_NAME), heartbeat);
         let ticket = Ticket {
             host: "127.0.0.1".to_owned(),
             port: endpoint.local_addr().unwrap().port(),
@@ -73,19 +72,22 @@ impl Scheduler {
             ca: fingerprint,
             secret: "unused".to_owned(),
         };
-        Self { endpoint: Some(endpoint), identity, heartbeat, ticket, blobs: Arc::default() }
+        Self { endpoint, away: None, ticket, blobs: Arc::default() }
     }
 
-    /// Goes away.
-    pub(crate) async fn stop(&mut self, code: u32) {
-        let endpoint = self.endpoint.take().unwrap();
-        endpoint.close(code.into(), b"");
-        endpoint.wait_idle().await;
+    /// Goes away: it hears nobody any more. Connections are the caller's to close.
+    pub(crate) fn stop(&mut self) {
+        let endpoint = self.endpoint.clone();
+        self.away = Some(tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                incoming.ignore();
+            }
+        }));
     }
 
     /// Is back at the same address.
-    pub(crate) async fn start_again(&mut self) {
-        self.endpoint = Some(listen(&self.identity, self.ticket.port, self.heartbeat));
+    pub(crate) fn start_again(&mut self) {
+        self.away.take().unwrap().abort();
     }
 
     /// Lets everyone who fetches a blob wait.
@@ -103,8 +105,7 @@ impl Scheduler {
 
     /// The next worker to connect, welcomed; its requests are answered from now on.
     pub(crate) async fn accept(&self) -> Connected {
-        let endpoint = self.endpoint.as_ref().unwrap();
-        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let connection = self.endpoint.accept().await.unwrap().await.unwrap();
         let mut control = accept_stream(&connection).await;
         let (hello, resume) = match control.1.expect().await.unwrap().0 {
             Open::Control { hello, resume } => (hello, resume),
@@ -119,7 +120,7 @@ impl Scheduler {
     }
 }
 
-fn listen(identity: &Identity, port: u16, heartbeat: Duration) -> Endpoint {
+fn listen(identity: &Identity, heartbeat: Duration) -> Endpoint {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -131,7 +132,7 @@ fn listen(identity: &Identity, port: u16, heartbeat: Duration) -> Endpoint {
     let crypto = QuicServerConfig::try_from(tls).unwrap();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport::config(heartbeat));
-    let socket = transport::socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
+    let socket = transport::socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new(transport::endpoint_config(), Some(config), socket, runtime).unwrap()
 }

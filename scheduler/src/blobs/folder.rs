@@ -12,9 +12,9 @@ use farm_link::identity::private_folder;
 use farm_proto::ids::Digest;
 use tempfile::NamedTempFile;
 
+use crate::Durability;
 use crate::SchedulerError;
 use crate::state_dir::{StateDir, state_error};
-use crate::Durability;
 use crate::sync::locked;
 
 /// Where blobs are. Clones are the same place.

@@ -157,9 +157,9 @@ fn keep(file: Hashing, digest: Digest, folder: &Folder) -> Result<(), PutError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Durability;
     use crate::blobs::BlobReader;
     use crate::state_dir::StateDir;
-    use crate::Durability;
 
     fn blobs(folder: &tempfile::TempDir) -> Arc<Blobs> {
         let state = StateDir::open(folder.path()).unwrap();

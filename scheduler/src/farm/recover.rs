@@ -22,8 +22,8 @@ use crate::job::args::ArgTable;
 use crate::store::{JobEnd, Recovered, Store, StoredJob, Writer};
 use crate::{Options, SchedulerError};
 
-/// Leases of one life of the scheduler are numbered from here times the number of that life.
-const LEASES_PER_LIFE: u64 = 1 << 40;
+/// Leases of one life of the scheduler are numbered from here times the number of that life, which is less than 2^28.
+const LEASES_PER_LIFE: u64 = 1 << 36;
 
 impl Owner {
     /// The owner that an earlier scheduler had when it ended, but for its workers: those come back by themselves and say
@@ -79,10 +79,8 @@ impl Owner {
         let first_lease = LeaseId(life.saturating_mul(LEASES_PER_LIFE));
         let first_job = JobId(last_job.0.saturating_add(1));
         let config = Config { first_lease, first_job, ..options.core.clone() };
-        let core = Core::replay(config, facts).map_err(|error| SchedulerError::Corrupt {
-            path: options.state.clone(),
-            place: error.to_string(),
-        })?;
+        let core = Core::replay(config, facts)
+            .map_err(|error| SchedulerError::Corrupt { path: options.state.clone(), place: error.to_string() })?;
         let mut owner = Self {
             core,
             started: Instant::now(),

@@ -1,7 +1,7 @@
 //! How long ended jobs are kept, and blobs that no job names.
 
-use std::time::{Duration, SystemTime};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

@@ -81,7 +81,9 @@ impl ArgTable {
                 .map(Self::Inline)
                 .map_err(|error| invalid(format!("the inline arguments are malformed: {error}"))),
             Args::Chunks(chunks) => chunk_list(chunks).map(Self::Chunks).map_err(invalid),
-            Args::Results(_) | Args::Subset { .. } => Err(invalid("arguments of another job are not taken here".to_owned())),
+            Args::Results(_) | Args::Subset { .. } => {
+                Err(invalid("arguments of another job are not taken here".to_owned()))
+            }
         }
     }
 

@@ -1,40 +1,56 @@
-//! Ballast: a file without a meaning, thrown overboard when something has to be deleted from a full disk. Deleting writes
-//! before it frees.
+//! Ballast: a file without a meaning, thrown overboard when something has to be deleted from a full disk, or a
+//! scheduler to be started on one. Deleting writes before it frees.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
 
 /// The name of its file.
 pub(crate) const NAME: &str = "farm.ballast";
-/// Enough for the pages that the shortest step of a deletion writes, in bytes.
+/// Enough for the pages that the shortest steps of a deletion write, and for a start before, in bytes.
 const SIZE: u64 = 512 << 10;
+/// What stays free beside it, in bytes.
+const SLACK: u64 = 64 << 10;
+/// With less room than this, in bytes, nothing can be opened without throwing it overboard.
+const SCARCE: u64 = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct Ballast {
+    folder: PathBuf,
     path: PathBuf,
 }
 
 impl Ballast {
     pub(super) fn new(folder: &Path) -> Self {
-        Self { path: folder.join(NAME) }
+        Self { folder: folder.to_owned(), path: folder.join(NAME) }
     }
 
-    /// Takes it on (again), if there is room for twice of it. It is no error if there is not.
+    fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.folder)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Takes it on (again), or as much of it as there is room for. It is no error if there is none.
     pub(super) fn take(&self) -> io::Result<()> {
-        if fs::metadata(&self.path).is_ok_and(|file| file.len() == SIZE) {
+        let there = fs::metadata(&self.path).map_or(0, |file| file.len());
+        let size = SIZE.min(there.saturating_add(self.room()?.saturating_sub(SLACK)));
+        if there >= size {
             return Ok(());
         }
-        let file = File::create(&self.path)?;
-        let disk = rustix::fs::fstatvfs(&file)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < 2 * SIZE {
-            return self.drop();
-        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
         // Where a file system cannot promise room, it is of no use.
-        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SIZE).is_err() {
+        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
             return self.drop();
         }
         Ok(())
+    }
+
+    /// Throws it overboard if there is hardly any room.
+    pub(super) fn drop_if_scarce(&self) -> io::Result<()> {
+        if self.room()? < SCARCE { self.drop() } else { Ok(()) }
     }
 
     /// Throws it overboard.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use farm_proto::columns::Columns;
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::message::Batch;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::codec::{Sum, decode_ranges, encode_ranges, failed_offsets};
@@ -15,26 +16,28 @@ use super::{Outcomes, StoreError, Times};
 use crate::blobs::Folder;
 
 /// Columns of more bytes are a blob of their own.
-pub(super) const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = 1 << 20;
 /// How many bits of a row's id are the batch's number.
 const NUMBER_BITS: u32 = 31;
 
 /// What [`IndexRow::read`] reads, of the job that is its parameter: nothing but the index is touched by that.
-pub(super) const BY_TASK: &str =
+pub(crate) const BY_TASK: &str =
     "SELECT first, count, number, failed, offsets, seal FROM batches INDEXED BY batches_by_task WHERE job = ?1";
 /// What [`BatchRow::read`] reads.
-pub(super) const BATCH: &str = "id, first, count, failed, offsets, seal, stored, queued_ns, leased_ns, arrived_ns, sum, \
+pub(crate) const BATCH: &str = "id, first, count, failed, offsets, seal, stored, queued_ns, leased_ns, arrived_ns, sum, \
      digest, head, columns";
+/// Where the columns are among these.
+const COLUMNS: usize = 13;
 
 /// The ids of a job's rows.
-pub(super) const fn ids(job: JobId) -> Range<i64> {
+pub(crate) const fn ids(job: JobId) -> Range<i64> {
     // Jobs beyond that are refused.
     let first = (job.0 << NUMBER_BITS).cast_signed();
     first..first.saturating_add(1 << NUMBER_BITS)
 }
 
 /// The id of a row.
-pub(super) fn id(job: JobId, number: u64) -> Result<i64, StoreError> {
+pub(crate) fn id(job: JobId, number: u64) -> Result<i64, StoreError> {
     if number >> NUMBER_BITS != 0 {
         return Err(StoreError::Beyond { job, what: "batches" });
     }
@@ -43,12 +46,12 @@ pub(super) fn id(job: JobId, number: u64) -> Result<i64, StoreError> {
 }
 
 /// Whether a job's rows have ids.
-pub(super) const fn id_fits(job: JobId) -> bool {
+pub(crate) const fn id_fits(job: JobId) -> bool {
     job.0 >> (63 - NUMBER_BITS) == 0
 }
 
 /// How many batches a job has.
-pub(super) fn count(connection: &Connection, path: &Path, job: JobId) -> Result<u64, StoreError> {
+pub(crate) fn count(connection: &Connection, path: &Path, job: JobId) -> Result<u64, StoreError> {
     let sqlite = StoreError::of(path);
     let ids = ids(job);
     let sql = "SELECT id FROM batches WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1";
@@ -61,17 +64,17 @@ pub(super) fn count(connection: &Connection, path: &Path, job: JobId) -> Result<
 
 /// What the index has of a batch.
 #[derive(Debug)]
-pub(super) struct IndexRow {
-    pub(super) job: JobId,
-    pub(super) number: u64,
-    pub(super) tasks: Range<u64>,
+pub(crate) struct IndexRow {
+    pub(crate) job: JobId,
+    pub(crate) number: u64,
+    pub(crate) tasks: Range<u64>,
     /// Which of them failed, as offsets.
-    pub(super) failed: Vec<Range<u64>>,
+    pub(crate) failed: Vec<Range<u64>>,
 }
 
 impl IndexRow {
     /// Reads [`BY_TASK`].
-    pub(super) fn read(row: &Row<'_>, job: JobId, path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn read(row: &Row<'_>, job: JobId, path: &Path) -> Result<Self, StoreError> {
         let read = || -> rusqlite::Result<_> {
             let offsets = row.get_ref(4)?.as_blob_or_null()?;
             let (first, count, nth, failed) = (number(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?);
@@ -86,13 +89,13 @@ impl IndexRow {
         })
     }
 
-    pub(super) fn corrupt(&self, path: &Path, what: &str) -> StoreError {
+    pub(crate) fn corrupt(&self, path: &Path, what: &str) -> StoreError {
         corrupt(path, self.job, self.number, what)
     }
 }
 
 /// A batch that does not hold what it should.
-pub(super) fn corrupt(path: &Path, job: JobId, number: u64, what: &str) -> StoreError {
+pub(crate) fn corrupt(path: &Path, job: JobId, number: u64, what: &str) -> StoreError {
     StoreError::corrupt(path, format!("table batches, job {job}, batch {number}: {what}"))
 }
 
@@ -126,16 +129,16 @@ pub(crate) struct BatchRow {
 
 /// What is written of a batch.
 #[derive(Debug)]
-pub(super) struct NewBatch {
-    pub(super) job: JobId,
-    pub(super) number: u64,
-    pub(super) commit: u64,
-    pub(super) digest: Digest,
-    pub(super) head: Vec<u8>,
+pub(crate) struct NewBatch {
+    pub(crate) job: JobId,
+    pub(crate) number: u64,
+    pub(crate) commit: u64,
+    pub(crate) digest: Digest,
+    pub(crate) head: Vec<u8>,
 }
 
 impl NewBatch {
-    pub(super) fn insert(
+    pub(crate) fn insert(
         &self,
         connection: &Connection,
         path: &Path,
@@ -155,10 +158,12 @@ impl NewBatch {
         let submitted_ns = times.submitted_ms.saturating_mul(1_000_000);
         // Clocks go back, and leases of another life are as long as their worker says.
         let leased_at = times.arrived_ns.saturating_sub(times.leased_ns);
-        let numbers =
-            [self.commit, leased_at.saturating_sub(submitted_ns), times.leased_ns, times.arrived_ns].map(u64::cast_signed);
+        let numbers = [self.commit, leased_at.saturating_sub(submitted_ns), times.leased_ns, times.arrived_ns]
+            .map(u64::cast_signed);
         let sum = sum(id, seal, numbers, &self.digest, &self.head);
-        let sql = format!("INSERT INTO batches (job, number, {BATCH}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let sql = format!(
+            "INSERT INTO batches (job, number, {BATCH}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        );
         let large = outcomes.columns.len() > LARGE;
         let write = || {
             connection.prepare_cached(&sql)?.execute(params![
@@ -211,11 +216,9 @@ impl BatchRow {
             let head = row.get_ref(12)?.as_blob()?;
             let good = sealed == seal(job, nth, first, count, failed, offsets)
                 && row.get::<_, [u8; 16]>(10)? == sum(id, sealed, numbers, &digest, head);
-            let (Ok(head), Some(ranges), true) = (
-                postcard::from_bytes::<Batch>(head),
-                offsets.map_or_else(|| Some(Vec::new()), decode_ranges),
-                good,
-            ) else {
+            let (Ok(head), Some(ranges), true) =
+                (postcard::from_bytes::<Batch>(head), offsets.map_or_else(|| Some(Vec::new()), decode_ranges), good)
+            else {
                 return Ok(None);
             };
             if (head.first, u64::from(head.count), head.failures.len() as u64) != (first, count, failed) {
@@ -229,28 +232,43 @@ impl BatchRow {
 
     /// The columns, which are the last of [`BATCH`], or a blob. Checked by their digest.
     pub(crate) fn columns(&self, row: &Row<'_>, path: &Path, blobs: &Folder) -> Result<Bytes, StoreError> {
-        let inline = row.get_ref(13).and_then(|value| Ok(value.as_blob_or_null()?)).map_err(StoreError::of(path))?;
-        match inline {
-            Some(bytes) if Digest::of(bytes) == self.digest => Ok(Bytes::copy_from_slice(bytes)),
-            Some(_) => Err(corrupt(path, self.job, self.number, "columns that are not what was written")),
-            None => {
-                let file = blobs.path(&self.digest);
-                match blobs.read(&self.digest) {
-                    Ok(Some(bytes)) if Digest::of(&bytes) == self.digest => Ok(bytes),
-                    Ok(found) => {
-                        let what = if found.is_some() { "not what was written" } else { "not there" };
-                        let place = format!("{what}, and job {}, batch {} needs it", self.job, self.number);
-                        Err(StoreError::corrupt(&file, place))
-                    }
-                    Err(error) => Err(StoreError::io(&file)(error)),
-                }
-            }
+        if !self.is_large(row) {
+            return self.inline_bytes(row, path);
         }
+        let file = blobs.path(&self.digest);
+        let needed = |what| StoreError::corrupt(&file, format!("{what}, and job {} needs it", self.job));
+        match blobs.read(&self.digest) {
+            Ok(Some(bytes)) if Digest::of(&bytes) == self.digest => Ok(bytes),
+            Ok(Some(_)) => Err(needed("not what was written")),
+            Ok(None) => Err(needed("not there")),
+            Err(error) => Err(StoreError::io(&file)(error)),
+        }
+    }
+
+    /// Whether the columns are a blob.
+    pub(crate) fn is_large(&self, row: &Row<'_>) -> bool {
+        row.get_ref(COLUMNS).is_ok_and(|value| value == ValueRef::Null)
+    }
+
+    fn inline_bytes(&self, row: &Row<'_>, path: &Path) -> Result<Bytes, StoreError> {
+        let columns = row.get_ref(COLUMNS).map_err(StoreError::of(path))?;
+        match columns.as_blob() {
+            Ok(bytes) if Digest::of(bytes) == self.digest => Ok(Bytes::copy_from_slice(bytes)),
+            _ => Err(corrupt(path, self.job, self.number, "columns that are not what was written")),
+        }
+    }
+
+    /// The columns that are in the row, as items.
+    pub(crate) fn inline(&self, row: &Row<'_>, path: &Path) -> Result<Columns, StoreError> {
+        self.decode(self.inline_bytes(row, path)?, path)
     }
 
     /// The columns, as items.
     pub(crate) fn items(&self, row: &Row<'_>, path: &Path, blobs: &Folder) -> Result<Columns, StoreError> {
-        let columns = self.columns(row, path, blobs)?;
+        self.decode(self.columns(row, path, blobs)?, path)
+    }
+
+    pub(crate) fn decode(&self, columns: Bytes, path: &Path) -> Result<Columns, StoreError> {
         Columns::decode(self.head.count.into(), columns)
             .map_err(|error| corrupt(path, self.job, self.number, &error.to_string()))
     }

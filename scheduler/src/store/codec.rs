@@ -5,7 +5,7 @@ use std::ops::Range;
 use farm_proto::message::Batch;
 
 /// Ranges as a postcard: of each, how far it is from the end of the one before, and how long it is.
-pub(super) fn encode_ranges(ranges: &[Range<u64>]) -> Vec<u8> {
+pub(crate) fn encode_ranges(ranges: &[Range<u64>]) -> Vec<u8> {
     let mut last = 0;
     let gaps: Vec<(u64, u64)> = ranges
         .iter()
@@ -20,7 +20,7 @@ pub(super) fn encode_ranges(ranges: &[Range<u64>]) -> Vec<u8> {
 }
 
 /// The ranges that [`encode_ranges`] was given: ascending, none of them empty. None if the bytes are something else.
-pub(super) fn decode_ranges(bytes: &[u8]) -> Option<Vec<Range<u64>>> {
+pub(crate) fn decode_ranges(bytes: &[u8]) -> Option<Vec<Range<u64>>> {
     let gaps: Vec<(u64, u64)> = postcard::from_bytes(bytes).ok()?;
     let mut last: u64 = 0;
     let range = |(gap, length)| {
@@ -33,14 +33,14 @@ pub(super) fn decode_ranges(bytes: &[u8]) -> Option<Vec<Range<u64>>> {
 }
 
 /// Which outcomes of a batch are failures, as ranges of offsets.
-pub(super) fn failed_offsets(batch: &Batch) -> Vec<Range<u64>> {
+pub(crate) fn failed_offsets(batch: &Batch) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
     batch.failures.iter().for_each(|(offset, _)| push_joined(&mut ranges, u64::from(*offset)..u64::from(*offset) + 1));
     ranges
 }
 
 /// Adds a range, joined to the last one if that ends where it begins.
-pub(super) fn push_joined(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(crate) fn push_joined(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
         _ => ranges.push(range),
@@ -49,39 +49,39 @@ pub(super) fn push_joined(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
 
 /// A checksum over the columns of a row, in order.
 #[derive(Debug)]
-pub(super) struct Sum(blake3::Hasher);
+pub(crate) struct Sum(blake3::Hasher);
 
 impl Sum {
     /// `table` keeps rows of one table from being taken for another's.
-    pub(super) fn new(table: &str) -> Self {
+    pub(crate) fn new(table: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(table.as_bytes());
         Self(hasher)
     }
 
-    pub(super) fn number(mut self, number: u64) -> Self {
+    pub(crate) fn number(mut self, number: u64) -> Self {
         self.0.update(&number.to_le_bytes());
         self
     }
 
-    pub(super) fn maybe(self, number: Option<u64>) -> Self {
+    pub(crate) fn maybe(self, number: Option<u64>) -> Self {
         self.number(number.is_some().into()).number(number.unwrap_or_default())
     }
 
-    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
         let mut sum = self.number(bytes.len() as u64);
         sum.0.update(bytes);
         sum
     }
 
-    pub(super) fn finish(self) -> [u8; 16] {
+    pub(crate) fn finish(self) -> [u8; 16] {
         let mut sum = [0; 16];
         self.0.finalize_xof().fill(&mut sum);
         sum
     }
 
     /// A short one, for many small rows.
-    pub(super) fn seal(self) -> i64 {
+    pub(crate) fn seal(self) -> i64 {
         let mut sum = [0; 8];
         self.0.finalize_xof().fill(&mut sum);
         i64::from_le_bytes(sum)

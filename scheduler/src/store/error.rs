@@ -35,7 +35,7 @@ pub(crate) enum StoreError {
 
 impl StoreError {
     /// What SQLite says about the database at `path`.
-    pub(super) fn of(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
+    pub(crate) fn of(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path: path.clone() },
@@ -47,7 +47,7 @@ impl StoreError {
     }
 
     /// What the operating system says about the file at `path`.
-    pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path: path.clone() },
@@ -55,7 +55,7 @@ impl StoreError {
         }
     }
 
-    pub(super) fn corrupt(path: &Path, place: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(path: &Path, place: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), place: place.into() }
     }
 }

@@ -193,9 +193,9 @@ impl Store {
             return Ok(Some(stored_ns));
         }
         let sql = "SELECT stored_ns FROM commits WHERE number = ?";
-        let row = connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([commit.cast_signed()], |row| rows::maybe(row, 0)).optional());
+        let row = connection.prepare_cached(sql).and_then(|mut statement| {
+            statement.query_row([commit.cast_signed()], |row| rows::maybe(row, 0)).optional()
+        });
         Ok(row.map_err(StoreError::of(&self.path))?.flatten())
     }
 }

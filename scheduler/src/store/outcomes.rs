@@ -64,7 +64,15 @@ impl Outcomes {
     /// The outcome of a task that no worker answered for.
     pub(crate) fn of_failure(task: u64, failure: Failure) -> Self {
         Self {
-            batch: Batch { first: task, count: 1, failures: vec![(0, failure)], captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns: 0 },
+            batch: Batch {
+                first: task,
+                count: 1,
+                failures: vec![(0, failure)],
+                captured: Vec::new(),
+                run_ns: 0,
+                fetch_ns: 0,
+                compile_ns: 0,
+            },
             // One item without bytes: it ends at 0.
             columns: Bytes::from_static(&[0; 4]),
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use farm_proto::ids::JobId;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::ballast::Ballast;
 use super::batches::{self, IndexRow};
 use super::codec::push_joined;
 use super::mark::{self, Mark, Marked};
@@ -21,7 +22,7 @@ use crate::state_dir::{StateDir, state_error};
 /// The database in the state folder.
 pub(crate) const DATABASE: &str = "farm.sqlite";
 
-pub(super) fn open(
+pub(crate) fn open(
     state: &StateDir,
     durability: Durability,
 ) -> Result<(Arc<Store>, Writer, Recovered), SchedulerError> {
@@ -29,6 +30,8 @@ pub(super) fn open(
     let path = folder.join(DATABASE);
     let marked = mark::read(folder).map_err(state_error(&folder.join(mark::NAME)))?;
     not_gone(&path, marked)?;
+    let ballast = Ballast::new(folder);
+    ballast.drop_if_scarce().map_err(state_error(folder))?;
     let blobs = Folder::open(state, durability)?;
     let connection = schema::connect_to_write(&path, durability)?;
     let commits = acknowledged(&connection, &path, marked)?;
@@ -65,9 +68,7 @@ fn not_gone(path: &Path, marked: Marked) -> Result<(), SchedulerError> {
     };
     match (length, marked) {
         (Some(0), _) => corrupt("the file is empty"),
-        (None, Marked::Commits(commits)) => {
-            corrupt(&format!("the file is gone, with {commits} acknowledged commits"))
-        }
+        (None, Marked::Commits(commits)) => corrupt(&format!("the file is gone, with {commits} acknowledged commits")),
         (None, Marked::Damaged) => corrupt("the file is gone, with all that was acknowledged"),
         _ => Ok(()),
     }
@@ -100,9 +101,8 @@ pub(crate) fn lost(found: u64, acknowledged: u64) -> String {
 
 /// The number of the last commit.
 pub(crate) fn commits(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
-    let number: Option<i64> = connection
-        .query_row("SELECT max(number) FROM commits", [], |row| row.get(0))
-        .map_err(StoreError::of(path))?;
+    let number: Option<i64> =
+        connection.query_row("SELECT max(number) FROM commits", [], |row| row.get(0)).map_err(StoreError::of(path))?;
     let number = number.ok_or_else(|| StoreError::corrupt(path, "table commits: no rows"))?;
     Ok(number.cast_unsigned())
 }
@@ -198,7 +198,7 @@ fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Res
 }
 
 /// Where a job ended that is not there any more.
-pub(super) fn last_deleted(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
+pub(crate) fn last_deleted(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
     let sqlite = StoreError::of(path);
     let row = connection.query_row("SELECT last_job FROM farm", [], |row| rows::number(row, 0)).optional();
     row.map_err(sqlite)?.ok_or_else(|| StoreError::corrupt(path, "table farm: no row"))

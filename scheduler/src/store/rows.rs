@@ -15,12 +15,13 @@ use super::codec::{Sum, decode_ranges, encode_ranges};
 use super::{JobEnd, JobRow, StoreError};
 
 /// The columns of `jobs` that [`job`] reads.
-pub(super) const JOB: &str = "job, key, owner, name, tasks, stamp, submitted_ms, arg_bytes, task_ns, accepted, sum, spec, inline";
+pub(crate) const JOB: &str =
+    "job, key, owner, name, tasks, stamp, submitted_ms, arg_bytes, task_ns, accepted, sum, spec, inline";
 /// The columns of `ends` that [`end`] reads.
-pub(super) const END: &str = "job, state, reason, ended_ms, retried, task_ns, batches, sum, failed, missing";
+pub(crate) const END: &str = "job, state, reason, ended_ms, retried, task_ns, batches, sum, failed, missing";
 
 /// The blobs that a job needs.
-pub(super) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
+pub(crate) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
     let chunks = match &spec.args {
         Args::Chunks(chunks) => chunks.as_slice(),
         _ => &[],
@@ -38,7 +39,7 @@ pub(crate) fn pinned(connection: &Connection, path: &Path) -> Result<HashSet<Dig
     digests.map(|digest| digest.map(Digest).map_err(&sqlite)).collect()
 }
 
-pub(super) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> Result<(), JobError> {
+pub(crate) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> Result<(), JobError> {
     let spec = postcard::to_stdvec(&*row.spec).map_err(JobError::Encode)?;
     let tasks = row.spec.args.count();
     let name = row.spec.name.as_deref();
@@ -68,7 +69,7 @@ pub(super) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> 
 
 /// Why a row is not written.
 #[derive(Debug)]
-pub(super) enum JobError {
+pub(crate) enum JobError {
     Encode(postcard::Error),
     Sqlite(rusqlite::Error),
 }
@@ -98,7 +99,7 @@ fn job_sum(row: &JobRow, commit: u64, name: Option<&str>, tasks: u64, spec: &[u8
 }
 
 /// Reads [`JOB`].
-pub(super) fn job(row: &Row<'_>, path: &Path) -> Result<JobRow, StoreError> {
+pub(crate) fn job(row: &Row<'_>, path: &Path) -> Result<JobRow, StoreError> {
     let sqlite = StoreError::of(path);
     let id = JobId(number(row, 0).map_err(&sqlite)?);
     let read = || -> rusqlite::Result<_> {
@@ -122,10 +123,13 @@ pub(super) fn job(row: &Row<'_>, path: &Path) -> Result<JobRow, StoreError> {
         Ok((sum == row.get::<_, [u8; 16]>(10)?).then_some(job))
     };
     // A column of another type is a sum that does not fit.
-    read().ok().flatten().ok_or_else(|| StoreError::corrupt(path, format!("table jobs, job {id}: not what was written")))
+    read()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::corrupt(path, format!("table jobs, job {id}: not what was written")))
 }
 
-pub(super) fn insert_end(connection: &Connection, job: JobId, end: &JobEnd, batches: u64) -> rusqlite::Result<()> {
+pub(crate) fn insert_end(connection: &Connection, job: JobId, end: &JobEnd, batches: u64) -> rusqlite::Result<()> {
     let (failed, missing) = (encode_ranges(&end.failed), encode_ranges(&end.missing));
     let sum = end_sum(job, end, batches, &failed, &missing);
     let sql = format!("INSERT INTO ends ({END}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
@@ -160,7 +164,7 @@ fn end_sum(job: JobId, end: &JobEnd, batches: u64, failed: &[u8], missing: &[u8]
 }
 
 /// Reads [`END`], the first of which is column `from`: the end, and how many batches the job has.
-pub(super) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u64), StoreError> {
+pub(crate) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u64), StoreError> {
     let id = JobId(number(row, from).map_err(StoreError::of(path))?);
     let read = || -> rusqlite::Result<_> {
         let (failed, missing) = (row.get_ref(from + 8)?.as_blob()?, row.get_ref(from + 9)?.as_blob()?);
@@ -185,7 +189,10 @@ pub(super) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u6
         let sum = end_sum(id, &end, batches, failed, missing);
         Ok((sum == row.get::<_, [u8; 16]>(from + 7)?).then_some((end, batches)))
     };
-    read().ok().flatten().ok_or_else(|| StoreError::corrupt(path, format!("table ends, job {id}: not what was written")))
+    read()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::corrupt(path, format!("table ends, job {id}: not what was written")))
 }
 
 /// As in `ends`. Live states are never stored.
@@ -200,15 +207,15 @@ const fn state_name(state: JobState) -> &'static str {
 }
 
 /// A number without a sign.
-pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get(column).map(i64::cast_unsigned)
 }
 
-pub(super) fn maybe(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+pub(crate) fn maybe(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned))
 }
 
 /// The tasks of a range, as SQL knows them. None beyond its numbers.
-pub(super) fn signed(tasks: &Range<u64>) -> Option<(i64, i64)> {
+pub(crate) fn signed(tasks: &Range<u64>) -> Option<(i64, i64)> {
     Some((i64::try_from(tasks.start).ok()?, i64::try_from(tasks.end).ok()?))
 }

@@ -95,9 +95,7 @@ fn check_version(connection: &Connection, path: &Path) -> Result<u32, SchedulerE
     let version = number("user_version").map_err(StoreError::of(path))?;
     match u32::try_from(version) {
         _ if id != APPLICATION_ID => Err(foreign()),
-        Ok(found) if found > VERSION => {
-            Err(SchedulerError::Newer { path: path.to_owned(), found, known: VERSION })
-        }
+        Ok(found) if found > VERSION => Err(SchedulerError::Newer { path: path.to_owned(), found, known: VERSION }),
         Ok(found @ 1..) => Ok(found),
         Ok(0) | Err(_) => {
             Err(SchedulerError::Corrupt { path: path.to_owned(), place: format!("header: version {version}") })

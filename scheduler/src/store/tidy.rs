@@ -27,7 +27,7 @@ impl Writer {
             }
             return Ok(true);
         }
-        let more = self.shrink()?;
+        let more = self.shrink(PAGES, SPARE)?;
         if !more {
             self.take_ballast();
         }
@@ -62,23 +62,37 @@ impl Writer {
         }
     }
 
-    /// Gives free pages back; whether there are more.
-    fn shrink(&mut self) -> Result<bool, StoreError> {
-        let sqlite = StoreError::of(&self.store.path);
-        let free = |connection: &Connection| {
-            connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
-        };
-        let spare = free(&self.connection).map_err(&sqlite)?;
-        if spare <= SPARE {
-            return Ok(false);
+    /// Does everything that is left to do, in small steps, and keeps no page that is not needed: for a full disk.
+    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
+        while let Some(&job) = self.deleted.first() {
+            if self.forget(job)? {
+                self.deleted.remove(&job);
+            }
         }
-        let pages = PAGES.min(spare - SPARE);
-        self.connection.pragma(None, "incremental_vacuum", pages, |_| Ok(())).map_err(&sqlite)?;
-        let left = free(&self.connection).map_err(&sqlite)?;
-        if left <= SPARE {
+        self.checkpoint();
+        while self.shrink(PAGES / 32, 0)? {
+            // The log begins again with each step, and does not grow.
             self.checkpoint();
         }
-        Ok(left > SPARE && left < spare)
+        Ok(())
+    }
+
+    /// Gives up to `pages` free pages back, but for the `spare` last; whether there are more.
+    fn shrink(&self, pages: i64, spare: i64) -> Result<bool, StoreError> {
+        let sqlite = StoreError::of(&self.store.path);
+        let free =
+            |connection: &Connection| connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+        let before = free(&self.connection).map_err(&sqlite)?;
+        if before <= spare {
+            return Ok(false);
+        }
+        let pages = pages.min(before - spare);
+        self.connection.pragma(None, "incremental_vacuum", pages, |_| Ok(())).map_err(&sqlite)?;
+        let left = free(&self.connection).map_err(&sqlite)?;
+        if left <= spare {
+            self.checkpoint();
+        }
+        Ok(left > spare && left < before)
     }
 
     /// Writes the log back, as far as that goes.

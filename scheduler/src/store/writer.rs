@@ -56,6 +56,10 @@ struct Changes<'a> {
     batches: Vec<(&'a Arc<JobResults>, &'a Outcomes, u64, usize)>,
 }
 
+/// Lives are numbered by the time at which they begin, in units of this. Counted from 1, two lives would have the same
+/// number when a farm goes on from a backup: one after the backup was made, and one after it was restored.
+const NS_PER_LIFE: u64 = 16_000_000_000;
+
 impl Writer {
     /// Begins another life: which that is, and the highest job there ever was.
     pub(super) fn begin(store: Arc<Store>, begin: Begin) -> Result<(Self, u64, JobId), SchedulerError> {
@@ -67,8 +71,9 @@ impl Writer {
         let mut writer = Self { store, connection, mark, ballast, commits, last: None, known, last_job, deleted };
         let path = writer.store.path.clone();
         let life = writer.transact(false, |transaction, _| {
-            let sql = "UPDATE farm SET life = life + 1 RETURNING life";
-            transaction.query_row(sql, [], |row| rows::number(row, 0)).map_err(StoreError::of(&path))
+            let least = (unix_ns() / NS_PER_LIFE).cast_signed();
+            let sql = "UPDATE farm SET life = max(life + 1, ?) RETURNING life";
+            transaction.query_row(sql, [least], |row| rows::number(row, 0)).map_err(StoreError::of(&path))
         })?;
         if let Some(mark) = &mut writer.mark {
             mark.sync().map_err(StoreError::io(mark.path()))?;
@@ -175,8 +180,7 @@ impl Writer {
         if !deletions.is_empty() {
             self.try_commit(&deletions)?;
         }
-        while self.tidy()? {}
-        Ok(())
+        self.make_room()
     }
 
     /// Takes on the ballast again where there is room.

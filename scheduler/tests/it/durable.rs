@@ -224,7 +224,17 @@ fn a_worker_drops_what_is_of_another_job_with_that_number() {
         let job = client.detach(range_job(0, 4)).await;
         let mut worker = ByHand::start(&farm).await;
         worker.link.connection.close(77u32.into(), b"");
+        let (stamp, lease) = (worker.stamp, worker.lease.lease);
         worker.stamp ^= 1;
+        worker.come_back(&farm).await;
+        // It is told what the job is that has this number here, and gets a lease of that.
+        let introduced = worker.streams.work.1.expect::<SchedulerWork>().await.unwrap().0;
+        assert!(matches!(introduced, SchedulerWork::Job { stamp: its, .. } if its == stamp), "{introduced:?}");
+        let leased = worker.streams.work.1.expect::<SchedulerWork>().await.unwrap().0;
+        assert!(matches!(leased, SchedulerWork::Lease(ref new) if new.lease > lease), "{leased:?}");
+        worker.link.connection.close(77u32.into(), b"");
+        let _squares = farm.squares(4).await;
+        client.watch(job, 0, true).await.assert_squares(0, 4);
         worker.come_back(&farm).await;
         let mut told = Vec::new();
         while told.len() < 2 {

@@ -38,7 +38,10 @@ pub(crate) enum Response {
 /// What comes on a stream of results.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
-    Batch { number: u64, rows: Vec<(u64, Ending)> },
+    Batch {
+        number: u64,
+        rows: Vec<(u64, Ending)>,
+    },
     End(JobState),
     /// There is no such job.
     Gone,
@@ -87,13 +90,19 @@ impl Client {
         Self { jobs: 1 + dice.below(5), arrival: Time::ZERO }
     }
 
+    /// One that only does what it is told.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self { jobs: 0, arrival: Time::ZERO }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.jobs == 0
     }
 }
 
 impl Submission {
-    fn new(client: usize, spec: NewJob, truth: Truth, retry_of: Option<(JobId, bool)>) -> Self {
+    pub(crate) fn new(client: usize, spec: NewJob, truth: Truth, retry_of: Option<(JobId, bool)>) -> Self {
         Self {
             client,
             spec,
@@ -141,9 +150,9 @@ impl World {
         if self.clients[client].jobs > 0 && self.dice.below(10) < 6 {
             self.clients[client].jobs -= 1;
             let spec = self.draw_job(client);
-            let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks);
+            let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(spec.tasks);
             self.enter(Submission::new(client, spec, truth, None));
-        } else {
+        } else if !self.is_calm() {
             self.second_thoughts(client);
         }
         if !self.is_calm() || self.clients[client].jobs > 0 {
@@ -170,7 +179,7 @@ impl World {
         match self.dice.below(4) {
             0 => {
                 let failed = self.dice.once_in(2);
-                let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks);
+                let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(1_000);
                 self.enter(Submission::new(client, NewJob::new("", 0), truth, Some((job, failed))));
             }
             1 | 2 => {
@@ -193,7 +202,8 @@ impl World {
         };
         let mut after = Vec::new();
         let mut input = None;
-        let accepted: Vec<_> = self.submissions.values().filter_map(|other| Some((other.job()?, other.spec.tasks))).collect();
+        let accepted: Vec<_> =
+            self.submissions.values().filter_map(|other| Some((other.job()?, other.spec.tasks))).collect();
         if !accepted.is_empty() && dice.percent(self.profile.graphs) {
             if dice.once_in(2) {
                 after.push(dice.pick(&accepted).0);
@@ -256,6 +266,7 @@ impl World {
 
     pub(crate) fn responded(&mut self, key: Key, response: Response) {
         note!(self, "submission {key} is answered {response:?}");
+        let goes_away = !self.is_calm() && self.dice.once_in(3);
         let submission = self.submissions.get_mut(&key).expect("a submission");
         match response {
             Response::Accepted(job) => match submission.progress {
@@ -265,7 +276,7 @@ impl World {
                     let stored = self.disk.jobs.get(&job).expect("a job that was accepted is stored");
                     submission.spec = stored.spec.clone();
                     // Some go away and come back for the results.
-                    if self.dice.once_in(3) {
+                    if goes_away {
                         submission.heard = true;
                     }
                     self.look(key);

@@ -1,8 +1,9 @@
 //! What survives the scheduler: facts, and the rows that they are about.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use farm_core::{Fact, FactSeq, NewJob};
+use farm_core::{Fact, FactSeq, NewJob, RangeSet};
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
 
@@ -16,8 +17,16 @@ pub(crate) type Key = u64;
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// `rows` are the outcomes that it is about, `key` names the submission of a new job.
-    Fact { seq: FactSeq, fact: Fact, rows: Vec<(u64, Ending)>, key: Option<Key> },
-    Delete { job: JobId, asked_by: Key },
+    Fact {
+        seq: FactSeq,
+        fact: Fact,
+        rows: Vec<(u64, Ending)>,
+        key: Option<Key>,
+    },
+    Delete {
+        job: JobId,
+        asked_by: Key,
+    },
 }
 
 #[derive(Debug)]
@@ -60,13 +69,8 @@ impl Disk {
                 let key = key.expect("the submission of a new job");
                 self.next_job = self.next_job.max(job.0 + 1);
                 self.keys.insert(key, job);
-                let stored = StoredJob {
-                    key,
-                    spec: spec.clone(),
-                    batches: Vec::new(),
-                    outcomes: BTreeMap::new(),
-                    ended: None,
-                };
+                let stored =
+                    StoredJob { key, spec: spec.clone(), batches: Vec::new(), outcomes: BTreeMap::new(), ended: None };
                 assert!(self.jobs.insert(job, stored).is_none(), "job {job} is stored twice");
             }
             Fact::Outcomes { .. } | Fact::TaskFailed { .. } => {
@@ -99,6 +103,33 @@ impl Disk {
         if dice.once_in(2) {
             facts.sort_by_key(Fact::job);
         }
+        if dice.once_in(2) {
+            facts = self.joined(facts);
+        }
         facts
+    }
+
+    /// The same with all outcomes of a job that goes on in one fact, where the last of them was.
+    fn joined(&self, facts: Vec<Fact>) -> Vec<Fact> {
+        let mut last = BTreeMap::new();
+        let is_outcome = |fact: &Fact| matches!(fact, Fact::Outcomes { .. } | Fact::TaskFailed { .. });
+        for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| is_outcome(fact)) {
+            last.insert(fact.job(), at);
+        }
+        let mut joined = Vec::new();
+        for (at, fact) in facts.into_iter().enumerate() {
+            let job = fact.job();
+            let stored = &self.jobs[&job];
+            if !is_outcome(&fact) || stored.ended.is_some() {
+                joined.push(fact);
+            } else if last.get(&job) == Some(&at) {
+                let all: RangeSet = stored.outcomes.keys().map(|&task| task..task + 1).collect();
+                let failures = stored.outcomes.iter().filter(|(_, ending)| ending.is_some());
+                let failed: RangeSet = failures.map(|(&task, _)| task..task + 1).collect();
+                let (accepted, failed) = (all.iter().collect(), failed.iter().collect());
+                joined.push(Fact::Outcomes { job, accepted, failed, leased: Duration::ZERO });
+            }
+        }
+        joined
     }
 }

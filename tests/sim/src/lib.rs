@@ -15,6 +15,8 @@
 
 #![expect(clippy::expect_used, reason = "the panic is the report: what is expected here is what is being tested")]
 
+#[cfg(test)]
+mod calm;
 mod client;
 mod dice;
 mod disk;
@@ -60,4 +62,35 @@ pub fn regressions() -> Vec<u64> {
     let lines = include_str!("../seeds.txt").lines();
     let seeds = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok());
     seeds.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_gives_the_same_world() {
+        for seed in 0..40 {
+            let (one, other) = (run(seed, true), run(seed, true));
+            assert!(one.failure.is_none(), "seed {seed}: {:?}", one.failure);
+            assert!(one.trace.len() > 20, "seed {seed}: nothing happened");
+            assert_eq!(one.trace, other.trace, "seed {seed}");
+            assert_eq!(one.stats, other.stats, "seed {seed}");
+            // Looking on changes nothing.
+            assert_eq!(one.stats, run(seed, false).stats, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn seeds_that_failed_once_do_not_fail() {
+        for seed in regressions() {
+            assert_eq!(run(seed, false).failure, None, "again: cargo xtask sim --seed {seed} --trace");
+        }
+    }
+
+    #[test]
+    fn worlds_differ() {
+        let traces: std::collections::BTreeSet<_> = (0..20).map(|seed| run(seed, true).trace).collect();
+        assert_eq!(traces.len(), 20);
+    }
 }

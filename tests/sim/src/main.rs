@@ -57,15 +57,16 @@ fn options() -> Result<Option<Options>> {
             other => bail!("I do not understand `{other}`\n\n{USAGE}"),
         }
     }
-    options.seeds = seeds.unwrap_or(if options.first.is_some() { 1 } else { ENOUGH });
+    options.seeds = seeds.unwrap_or_else(|| if options.first.is_some() { 1 } else { ENOUGH });
     Ok(Some(options))
 }
 
 fn simulate(options: &Options) -> Result<()> {
-    // What goes wrong is told once, with its seed.
-    std::panic::set_hook(Box::new(|panic| {
-        if std::env::var_os("RUST_BACKTRACE").is_some() {
-            eprintln!("{panic}\n{}", std::backtrace::Backtrace::capture());
+    // What goes wrong is told once, with its seed; where it was found, to those who look at one.
+    let alone = options.seeds == 1;
+    std::panic::set_hook(Box::new(move |panic| {
+        if let Some(place) = panic.location().filter(|_| alone) {
+            eprintln!("at {place}");
         }
     }));
     let start = Instant::now();

@@ -209,7 +209,8 @@ impl Model {
                 assert_eq!(flat(failed), really, "failures of job {id} at its end");
                 let really = job.tasks_in(|place| !matches!(place, Place::Done(_)));
                 assert_eq!(flat(missing), really, "missing tasks of job {id} at its end");
-                assert_eq!(*state == JobState::Done, missing.is_empty(), "job {id} is {state:?}");
+                // A job may also fail that has nothing left, or never had: for those that it comes after.
+                assert!(*state != JobState::Done || missing.is_empty(), "job {id} is done and is not");
                 job.phase = Phase::Ending(*state);
                 job.give_up();
                 self.leases.retain(|_, held| held.job != id);
@@ -245,7 +246,11 @@ impl Model {
             let counts = view.counts;
             let found = (counts.waiting, counts.leased, counts.succeeded, counts.failed, counts.cancelled);
             let here = (job.waiting, job.leased, job.succeeded, job.failed, job.given_up);
-            assert_eq!(found, here, "waiting, leased, succeeded, failed and given up tasks of job {id}, {:?}", job.phase);
+            assert_eq!(
+                found, here,
+                "waiting, leased, succeeded, failed and given up tasks of job {id}, {:?}",
+                job.phase
+            );
             assert!(!view.state.is_final(), "job {id} is over before that is stored");
         }
         let mut held: BTreeMap<WorkerId, (u64, u32)> = BTreeMap::new();

@@ -33,13 +33,13 @@ pub(crate) struct Conn {
     arrivals: [Time; 4],
 }
 
-/// The streams of a connection, each in one direction.
+/// The streams of a connection, each in one direction: down is from the scheduler to the worker.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
-    ControlToWorker,
-    WorkToWorker,
-    ControlFromWorker,
-    WorkFromWorker,
+    ControlDown,
+    WorkDown,
+    ControlUp,
+    WorkUp,
 }
 
 impl World {
@@ -56,22 +56,22 @@ impl World {
     }
 
     pub(crate) fn send_control(&mut self, conn: ConnId, message: SchedulerControl) {
-        let at = self.arrival(conn, Stream::ControlToWorker);
+        let at = self.arrival(conn, Stream::ControlDown);
         self.at(at, Action::ControlToWorker { conn, message });
     }
 
     pub(crate) fn send_work(&mut self, conn: ConnId, item: WorkItem) {
-        let at = self.arrival(conn, Stream::WorkToWorker);
+        let at = self.arrival(conn, Stream::WorkDown);
         self.at(at, Action::WorkToWorker { conn, item });
     }
 
     pub(crate) fn say_control(&mut self, conn: ConnId, message: WorkerControl) {
-        let at = self.arrival(conn, Stream::ControlFromWorker);
+        let at = self.arrival(conn, Stream::ControlUp);
         self.at(at, Action::ControlFromWorker { conn, message });
     }
 
     pub(crate) fn say_work(&mut self, conn: ConnId, message: FromWorker) {
-        let at = self.arrival(conn, Stream::WorkFromWorker);
+        let at = self.arrival(conn, Stream::WorkUp);
         self.at(at, Action::WorkFromWorker { conn, message });
     }
 
@@ -100,7 +100,7 @@ impl World {
         if dead {
             self.later(1_000, Action::WorkerNotices { conn: id });
         } else {
-            let at = self.arrival(id, Stream::ControlFromWorker);
+            let at = self.arrival(id, Stream::ControlUp);
             self.at(at, Action::Accept { conn: id, resume });
         }
     }
@@ -144,7 +144,7 @@ impl World {
             Departure::Lost => SILENCE,
         };
         let at = match how {
-            Departure::Planned => self.arrival(id, Stream::WorkFromWorker),
+            Departure::Planned => self.arrival(id, Stream::WorkUp),
             Departure::Lost => self.now + self.dice.within(ms),
         };
         if how == Departure::Lost {
@@ -158,7 +158,7 @@ impl World {
         let conn = self.conns.get_mut(&id).expect("a connection");
         if !std::mem::replace(&mut conn.scheduler_gone, true) {
             let ms = self.dice.pick(&[20, 500, SILENCE]);
-            let at = self.arrival(id, Stream::ControlToWorker) + self.dice.within(ms);
+            let at = self.arrival(id, Stream::ControlDown) + self.dice.within(ms);
             self.at(at, Action::WorkerNotices { conn: id });
         }
     }
@@ -208,7 +208,7 @@ impl World {
     /// The worker opens its work stream once it has been welcomed.
     pub(crate) fn work_after_control(&mut self, id: ConnId) {
         let conn = self.conns.get_mut(&id).expect("a connection");
-        let welcome = conn.arrivals[Stream::ControlToWorker as usize];
-        conn.arrivals[Stream::WorkToWorker as usize] = welcome;
+        let welcome = conn.arrivals[Stream::ControlDown as usize];
+        conn.arrivals[Stream::WorkDown as usize] = welcome;
     }
 }

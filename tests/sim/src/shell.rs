@@ -144,7 +144,10 @@ impl World {
                 self.shell().model.recalled(worker, lease);
                 self.order(worker, SchedulerControl::Recall { lease, keep });
             }
-            Command::CancelJob { worker, job } => self.order(worker, SchedulerControl::CancelJob { job }),
+            Command::CancelJob { worker, job } => {
+                self.shell().model.cancelled(worker, job);
+                self.order(worker, SchedulerControl::CancelJob { job });
+            }
             Command::ForgetJob { worker, job } => {
                 self.shell().model.told_to_forget(worker, job);
                 self.order(worker, SchedulerControl::ForgetJob { job });

@@ -35,7 +35,8 @@ impl World {
 }
 
 fn is_true(model: &Model, disk: &Disk, job: &ModelJob, task: u64, waiting: Waiting) -> bool {
-    let slots: u64 = model.workers.values().filter(|worker| !worker.draining).map(|worker| u64::from(worker.slots)).sum();
+    let slots: u64 =
+        model.workers.values().filter(|worker| !worker.draining).map(|worker| u64::from(worker.slots)).sum();
     match (job.place(task), waiting) {
         (Place::Done(None), Waiting::Value)
         | (Place::Done(Some(_)), Waiting::Failed)
@@ -46,7 +47,8 @@ fn is_true(model: &Model, disk: &Disk, job: &ModelJob, task: u64, waiting: Waiti
             let missing: Vec<_> = job.spec.after.iter().filter(|other| !is_done(other)).collect();
             let input = job.spec.input.map(|input| (input, job.needs(task, disk.jobs[&input.job].spec.tasks)));
             let has_value = |job: JobId, task: u64| disk.jobs[&job].outcomes.get(&task) == Some(&None);
-            let blocked = input.clone().filter(|(input, needs)| needs.clone().any(|needed| !has_value(input.job, needed)));
+            let blocked =
+                input.clone().filter(|(input, needs)| needs.clone().any(|needed| !has_value(input.job, needed)));
             match waiting {
                 Waiting::After { job } => missing.contains(&&job),
                 _ if !missing.is_empty() => false,

@@ -211,6 +211,8 @@ impl World {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
         worker.link = Link::Up(conn);
         worker.life = life;
+        // A job that was stopped on another connection may go on: its cancellation was lost with a life of the scheduler.
+        worker.over.clear();
         let again = worker.ever_sent;
         let messages: Vec<_> = worker.unacked.iter().map(|(_, message)| message.clone()).collect();
         worker.sent = messages.len();
@@ -282,6 +284,10 @@ impl Worker {
         for slot in &mut self.slots {
             slot.take_if(|running| running.job == job);
         }
+    }
+
+    pub(crate) const fn is_slow(&self) -> bool {
+        self.slowness > 1
     }
 
     /// Nothing is left of anything.

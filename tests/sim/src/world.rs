@@ -22,7 +22,7 @@ use crate::worker::{FromWorker, Pid, WorkItem, Worker};
 /// Nothing goes wrong after this.
 const CALM: Time = Time(4_000 * MS);
 /// More steps than this are a livelock.
-const MAX_STEPS: u64 = 300_000;
+const MAX_STEPS: u64 = 1_000_000;
 /// A world that is not at rest by then has lost something.
 const MAX_TIME: Time = Time(3_600_000 * MS);
 
@@ -30,36 +30,89 @@ const MAX_TIME: Time = Time(3_600_000 * MS);
 #[derive(Debug)]
 pub(crate) enum Action {
     /// A client has an idea.
-    Idea { client: usize },
+    Idea {
+        client: usize,
+    },
     /// A client sees after a submission.
-    Look { key: Key },
-    Request { client: usize, request: Request },
-    Response { key: Key, response: Response },
+    Look {
+        key: Key,
+    },
+    Request {
+        client: usize,
+        request: Request,
+    },
+    Response {
+        key: Key,
+        response: Response,
+    },
     /// Something that is watched reaches the watcher.
-    Watched { key: Key, stream: u64, item: Item },
+    Watched {
+        key: Key,
+        stream: u64,
+        item: Item,
+    },
     Mishap,
-    Commit { life: u64 },
-    Deadline { life: u64 },
+    Commit {
+        life: u64,
+    },
+    Deadline {
+        life: u64,
+    },
     /// The scheduler starts.
     Start,
     /// A worker starts.
     Spawn,
-    Dial { pid: Pid },
+    Dial {
+        pid: Pid,
+    },
     /// A worker's first frame arrives.
-    Accept { conn: ConnId, resume: Resume },
-    ControlToWorker { conn: ConnId, message: SchedulerControl },
-    WorkToWorker { conn: ConnId, item: WorkItem },
-    ControlFromWorker { conn: ConnId, message: WorkerControl },
-    WorkFromWorker { conn: ConnId, message: FromWorker },
+    Accept {
+        conn: ConnId,
+        resume: Resume,
+    },
+    ControlToWorker {
+        conn: ConnId,
+        message: SchedulerControl,
+    },
+    WorkToWorker {
+        conn: ConnId,
+        item: WorkItem,
+    },
+    ControlFromWorker {
+        conn: ConnId,
+        message: WorkerControl,
+    },
+    WorkFromWorker {
+        conn: ConnId,
+        message: FromWorker,
+    },
     /// The scheduler notices that a connection is over.
-    SchedulerNotices { conn: ConnId, how: Departure },
+    SchedulerNotices {
+        conn: ConnId,
+        how: Departure,
+    },
     /// Its worker does.
-    WorkerNotices { conn: ConnId },
-    Prepared { pid: Pid, job: JobId, stage: Stage },
-    Finished { pid: Pid, run: u64 },
-    Flush { pid: Pid },
-    Thaw { pid: Pid },
-    GraceOver { pid: Pid },
+    WorkerNotices {
+        conn: ConnId,
+    },
+    Prepared {
+        pid: Pid,
+        job: JobId,
+        stage: Stage,
+    },
+    Finished {
+        pid: Pid,
+        run: u64,
+    },
+    Flush {
+        pid: Pid,
+    },
+    Thaw {
+        pid: Pid,
+    },
+    GraceOver {
+        pid: Pid,
+    },
 }
 
 /// What is known of a job that was submitted to a core, whichever life that was in.
@@ -282,19 +335,21 @@ impl World {
         self.stats.outcomes += self.disk.jobs.values().map(|job| job.outcomes.len() as u64).sum::<u64>();
     }
 
-    /// When nothing goes wrong any more, somebody sees to it that there is a worker.
+    /// When nothing goes wrong any more, somebody sees to it that there is a worker, and not only slow ones.
     fn help(&mut self) {
-        let working = |worker: &Worker| !worker.draining;
+        let working = |worker: &Worker| !worker.draining && !worker.is_slow();
         if !self.workers.values().any(working) {
-            self.spawn();
+            self.spawn_with(2, MS, 1);
         }
     }
 
-    pub(crate) fn state(&self) -> String {
-        let jobs = self.shell.as_ref().map(|shell| shell.core.jobs().collect::<Vec<_>>());
+    /// What is not over.
+    fn state(&self) -> String {
+        let jobs =
+            self.shell.as_ref().map(|shell| shell.core.jobs().filter(|job| !job.state.is_final()).collect::<Vec<_>>());
         let workers = self.shell.as_ref().map(|shell| shell.core.workers().collect::<Vec<_>>());
         let open: Vec<_> = self.submissions.values().filter(|submission| !submission.is_done()).collect();
-        format!("jobs {jobs:#?}\nworkers {workers:#?}\nsubmissions {open:#?}\n{:#?}", self.workers)
+        format!("{jobs:?}\n{workers:?}\n{open:?}\n{:?}", self.workers)
     }
 
     pub(crate) fn count(&mut self, kind: Kind) {

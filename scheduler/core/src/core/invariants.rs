@@ -109,9 +109,8 @@ impl Core {
             }
             Phase::Ending(state) => {
                 assert!(open.is_empty(), "job {id} has ended, and has tasks left");
-                // An empty job may have been given up while it came after others.
-                let complete = job.is_complete() && (state == JobState::Done || job.tasks > 0);
-                assert_eq!(state == JobState::Done, complete, "job {id} is not {state:?}");
+                // One with nothing left, or that never had anything, may still fail for what it comes after.
+                assert!(state != JobState::Done || job.is_complete(), "job {id} is not {state:?}");
             }
         }
         for worker in &job.known {

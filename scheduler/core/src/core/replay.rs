@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
+use farm_proto::outcome::FailureKind;
 
 use crate::command::Fact;
 use crate::config::Config;
@@ -45,10 +46,15 @@ impl std::error::Error for ReplayError {}
 impl Core {
     /// The core that asked for these facts to be stored, without its workers and leases: tasks without an outcome wait,
     /// with all of their attempts before them. Facts come in the order in which they were stored, without those of
-    /// [forgotten](Self::forget) jobs. Drain [`poll_command`](Self::poll_command) afterwards: a job that should have
-    /// been stopped when the last core went down is stopped now.
+    /// [forgotten](Self::forget) jobs. [Outcomes](Fact::Outcomes) and [failures](Fact::TaskFailed) of jobs whose
+    /// [end](Fact::JobEnded) is among the facts may be left out. Takes the time of the facts and their ranges, not of the
+    /// tasks.
     ///
-    /// Facts are numbered from 1 again.
+    /// Drain [`poll_command`](Self::poll_command) afterwards: what should have followed when the last core went down
+    /// follows now. Jobs that should have been done or stopped are, and so are tasks and jobs that needed what has
+    /// failed.
+    ///
+    /// Facts are numbered from 1 again. [`Config::first_lease`] has to be above every lease that was ever given out.
     ///
     /// # Errors
     ///
@@ -77,11 +83,12 @@ impl Core {
                 self.jobs.insert(id, job);
                 inputs.extend(spec.input.map(|input| (id, input)));
             }
-            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed)?,
-            Fact::TaskFailed { task, .. } => {
+            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed, true)?,
+            Fact::TaskFailed { task, failure, .. } => {
                 let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
                 let task = std::slice::from_ref(&task);
-                self.replay_outcomes(id, task, task)?;
+                // Whose input failed was not handed out.
+                self.replay_outcomes(id, task, task, failure.kind != FailureKind::InputFailed)?;
             }
             Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
@@ -111,6 +118,7 @@ impl Core {
         id: JobId,
         accepted: &[Range<u64>],
         failed: &[Range<u64>],
+        handed_out: bool,
     ) -> Result<(), ReplayError> {
         let job = self.jobs.get_mut(&id).ok_or(ReplayError::NoSuchJob(id))?;
         let within = |part: &Range<u64>| {
@@ -125,7 +133,7 @@ impl Core {
         if before - job.waiting.len() != told {
             return Err(ReplayError::BadOutcome(id));
         }
-        job.started = true;
+        job.started |= handed_out;
         job.succeeded += told - numbers_in(failed);
         failed.iter().for_each(|range| job.failed.insert(range.clone()));
         Ok(())
@@ -146,6 +154,8 @@ impl Core {
             self.link(id, inputs.get(&id).copied());
         }
         live.into_iter().for_each(|id| self.begin(id));
+        // What outcomes it has are of tasks that failed for their inputs: a store need not tell them from others.
+        self.jobs.values_mut().for_each(|job| job.started &= job.after.is_empty());
         Ok(())
     }
 }

@@ -71,12 +71,7 @@ impl Model {
     }
 
     /// The core wants outcomes of the batch in hand to be stored.
-    pub(super) fn outcomes(
-        &mut self,
-        id: JobId,
-        accepted: &[Range<u64>],
-        failed: &[Range<u64>],
-    ) -> Vec<(u64, Ending)> {
+    pub(super) fn outcomes(&mut self, id: JobId, accepted: &[Range<u64>], failed: &[Range<u64>]) -> Vec<(u64, Ending)> {
         let (expected_of, rows) = self.expected.take().expect("outcomes of a batch that was just handed in");
         assert_eq!(expected_of, id, "outcomes of another job");
         assert_eq!(flat(accepted), rows.iter().map(|&(task, _)| task).collect::<Vec<_>>(), "outcomes of job {id}");

@@ -62,9 +62,7 @@ impl Model {
         } else {
             return none;
         };
-        let waits = |task: &u64| {
-            job.place(*task) == Place::Waiting && !Self::waits_for_retry(core, claim.job, *task)
-        };
+        let waits = |task: &u64| job.place(*task) == Place::Waiting && !Self::waits_for_retry(core, claim.job, *task);
         let mut candidates: BTreeSet<u64> = candidates.into_iter().filter(waits).collect();
         let is_careful = |task: &u64| job.crashes(*task) + 1 >= CRASH_LIMIT;
         let mut careful = candidates.iter().copied().filter(is_careful).collect::<Vec<_>>();
@@ -144,6 +142,11 @@ impl Model {
     pub(crate) fn recalled(&self, id: WorkerId, lease: LeaseId) {
         let held = self.leases.get(&lease).is_some_and(|held| held.worker == id);
         assert!(held, "lease {lease} is recalled from worker {id}, which does not hold it");
+    }
+
+    /// A worker is told to stop a job. Its end comes next, or is known.
+    pub(crate) fn cancelled(&mut self, id: WorkerId, job: JobId) {
+        self.leases.retain(|_, held| held.worker != id || held.job != job);
     }
 
     pub(crate) fn told_to_forget(&mut self, id: WorkerId, job: JobId) {

@@ -46,7 +46,8 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config { first_lease: LeaseId(self.life << 40), ..Config::default() }
+        let first_job = JobId(self.disk.next_job.max(1));
+        Config { first_lease: LeaseId(self.life << 40), first_job, ..Config::default() }
     }
 
     /// The scheduler is gone at once. What was not on disk is lost; what was on its way to workers may be.

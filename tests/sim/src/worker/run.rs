@@ -204,13 +204,5 @@ impl Worker {
 
 fn empty_batch(first: u64) -> Batch {
     let compile_ns = 2 * MS;
-    Batch {
-        first,
-        count: 0,
-        failures: Vec::new(),
-        captured: Vec::new(),
-        run_ns: 0,
-        fetch_ns: 0,
-        compile_ns,
-    }
+    Batch { first, count: 0, failures: Vec::new(), captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns }
 }

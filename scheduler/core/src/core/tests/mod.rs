@@ -1,4 +1,4 @@
-//! A rig for the transitions of one family at a time, and a world for all of them together.
+//! A rig for the transitions of one family at a time. All of them together are for `tests/sim`.
 
 #![expect(clippy::single_range_in_vec_init, reason = "sets that hold a single range are what is compared")]
 
@@ -15,7 +15,6 @@ mod resume;
 mod tail;
 mod why;
 mod workers;
-mod world;
 
 use std::time::Duration;
 
