@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use farm_client::args::{ArgSource, IntRange};
 use farm_client::guest::Target;
+use farm_client::reduction::FAN_IN;
 use farm_client::results::Format;
 use farm_proto::ids::JobId;
 use farm_proto::job::StdoutMode;
@@ -28,6 +30,17 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const GRAPHS: &str = "\
+Jobs that need others:
+  farm submit m.wasm -f parse --range 0..1000 --detach             prints 7
+  farm submit m.wasm -f score --args-from 7                        score(r) for each result r of job 7
+  farm submit m.wasm --args-from 7 --reduce add                    one value: add over the results of job 7
+  farm submit m.wasm -f score --args-from 7 --reduce add           score for each, then add over what that gives
+  farm submit m.wasm -f score --range 0..1000 --reduce add         the same without an earlier job
+Results go from job to job on the farm. A reduction is one more job for each level of a tree with --fan-in branches; it
+should not matter how the results are grouped. A task whose input failed fails with the cause, and prints nothing else.
+With --detach, the id of the last job is printed.";
 
 const EXIT_CODES: &str = "Exit codes: 0 all went well · 1 some tasks failed · 2 wrong command line · 3 bad module or input \
 · 4 bad arguments · 5 no farm answers · 6 refused by the farm · 7 job cancelled or failed · 8 no such job · 70 internal \
@@ -55,9 +68,17 @@ enum Command {
     Status(FarmArgs),
     /// List jobs.
     Jobs(FarmArgs),
-    /// Show, fetch or cancel a job.
+    /// Show, fetch, cancel, retry or delete a job.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Say what a job or one of its tasks waits for; of a finished task, where its time went.
+    Why {
+        /// A job, or a task of it: 7, or 7:1500.
+        #[arg(value_name = "JOB[:TASK]")]
+        target: WhyTarget,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
     /// Show what a module is: its functions, what they take, and what it could touch.
     Inspect {
         /// A `.wasm` or `.wat` file.
@@ -88,8 +109,10 @@ enum Command {
     },
     /// Run a scheduler in the foreground.
     Scheduler(SchedulerArgs),
-    /// Run a worker in the foreground.
-    Worker(WorkerArgs),
+    /// Run a worker in the foreground, or let one leave.
+    Worker(WorkerCommand),
+    /// Look after the state folder of a scheduler that is not running.
+    Admin(AdminArgs),
     /// Make a ticket that lets its bearer into the farm.
     Ticket {
         #[arg(value_parser = role)]
@@ -141,6 +164,50 @@ enum JobCommand {
         #[command(flatten)]
         farm: FarmArgs,
     },
+    /// Run those tasks of a job again that have no result, as a new job, and fetch what it gives.
+    Retry(RetryArgs),
+    /// Delete a job that is over, with its results.
+    Delete {
+        job: JobId,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// A job that is over.
+    pub(crate) job: JobId,
+    /// Only those that failed, not those that were given up when the job was cancelled or failed.
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Print the new job's id and leave.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) results: ResultArgs,
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+}
+
+/// A job, or one of its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WhyTarget {
+    pub(crate) job: JobId,
+    pub(crate) task: Option<u64>,
+}
+
+impl FromStr for WhyTarget {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const HELP: &str = "a job is a number, and a task of it is written JOB:TASK, as in 7:1500";
+        let (job, task) = match text.split_once(':') {
+            Some((job, task)) => (job, Some(task.replace('_', "").parse().map_err(|_| HELP)?)),
+            None => (text, None),
+        };
+        Ok(Self { job: job.parse().map_err(|_| HELP)?, task })
+    }
 }
 
 /// Which farm.
@@ -243,11 +310,26 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_long_help = GRAPHS)]
 pub(crate) struct SubmitArgs {
     /// A `.wasm` or `.wat` file.
     pub(crate) module: PathBuf,
     #[command(flatten)]
     pub(crate) args: ArgsArgs,
+    /// The results of an earlier job, one task each, as soon as each is there.
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["args", "ndjson", "range"])]
+    pub(crate) args_from: Option<JobId>,
+    /// Make one value of all results, with this function of the module: of two parameters (what there is so far, and the
+    /// next result), or of one (a list of results). With --args-from and without --function, of that job's results.
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) reduce: Option<String>,
+    /// How many results are made into one at a time.
+    #[arg(long, value_name = "N", requires = "reduce", default_value_t = FAN_IN,
+          value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) fan_in: u32,
+    /// Start when this job is done, and fail if it is cancelled or fails. May be given several times.
+    #[arg(long, value_name = "JOB")]
+    pub(crate) after: Vec<JobId>,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
     #[command(flatten)]
@@ -286,26 +368,83 @@ pub(crate) struct SchedulerArgs {
     /// Host name or address for tickets, if it is not the one listened on.
     #[arg(long, value_name = "HOST")]
     pub(crate) public_host: Option<String>,
-    /// Folder for its certificates, blobs and results.
+    /// Folder for its jobs, results, blobs and certificates; by default below the XDG state folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
+    /// Wait for no disk: what a crash loses is lost. Without --state, in a temporary folder that goes with the scheduler.
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// How long a job that is over is kept with its results: 12h, 7d, or `forever`.
+    #[arg(long, default_value = "7d", value_parser = keep, value_name = "TIME|forever")]
+    pub(crate) keep_results: Keep,
+    /// A worker or client that is silent for this long is given up.
+    #[arg(long, default_value = "10s", value_parser = heartbeat, value_name = "TIME")]
+    pub(crate) heartbeat: std::time::Duration,
     #[command(flatten)]
     pub(crate) part: PartArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct WorkerCommand {
+    #[command(subcommand)]
+    command: Option<WorkerSubcommand>,
+    #[command(flatten)]
+    run: WorkerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerSubcommand {
+    /// Let a worker take nothing new, finish what it holds, and leave.
+    Drain {
+        /// Its number as `farm status` shows it, or its name: then all workers of that name.
+        worker: String,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
     /// Ticket of a worker; better in the environment, where other users cannot read it.
     #[arg(long, env = "FARM_TICKET", hide_env_values = true, value_name = "TICKET")]
-    pub(crate) ticket: String,
+    pub(crate) ticket: Option<String>,
     /// Tasks that run at the same time; by default one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
     /// Name for people; by default the host's.
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// How long it goes on working and waits for a scheduler that is gone.
+    #[arg(long, default_value = "10m", value_parser = duration, value_name = "TIME")]
+    pub(crate) wait: std::time::Duration,
+    /// How long the tasks that it runs may go on when it is told to end; the others are handed back at once.
+    #[arg(long, default_value = "25s", value_parser = duration, value_name = "TIME")]
+    pub(crate) grace: std::time::Duration,
     #[command(flatten)]
     pub(crate) part: PartArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    #[command(subcommand)]
+    pub(crate) command: AdminCommand,
+    /// The folder; by default that of `farm scheduler`, or if there is none, that of `farm up`.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Read everything, and look whether each digest and each range is right. Exits with 70 if something is not.
+    Check,
+    /// Copy everything to a new folder, from which a scheduler can be started.
+    Backup {
+        /// A folder that does not exist.
+        to: PathBuf,
+    },
+    /// Remove the blobs that no job needs.
+    Gc,
 }
 
 /// How a process of a farm ends.
@@ -344,6 +483,23 @@ fn folder(text: &str) -> Result<(PathBuf, String), String> {
     } else {
         Ok((host.into(), guest.to_owned()))
     }
+}
+
+/// How long results are kept; `None` for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keep(pub(crate) Option<std::time::Duration>);
+
+fn keep(text: &str) -> Result<Keep, String> {
+    if text == "forever" {
+        return Ok(Keep(None));
+    }
+    duration(text).map(|time| Keep(Some(time))).map_err(|help| format!("{help}; or `forever`"))
+}
+
+fn heartbeat(text: &str) -> Result<std::time::Duration, String> {
+    const LEAST: std::time::Duration = std::time::Duration::from_millis(250);
+    let time = duration(text)?;
+    if time < LEAST { Err("a heartbeat of less than 250ms takes living workers for dead".to_owned()) } else { Ok(time) }
 }
 
 /// A number and a unit.
@@ -389,7 +545,10 @@ pub(crate) fn main() -> ExitCode {
         // Before anything else: its standard input is the agent.
         return farm_host::slot::main();
     }
-    commands::parts::start_log(matches!(cli.command, Command::Scheduler(_) | Command::Worker(_)));
+    commands::parts::start_log(matches!(
+        cli.command,
+        Command::Scheduler(_) | Command::Worker(WorkerCommand { command: None, .. })
+    ));
     let output = cli.output;
     let result = match cli.command {
         Command::Run(args) => commands::run::run(&args, output),
@@ -403,11 +562,18 @@ pub(crate) fn main() -> ExitCode {
             block_on(commands::jobs::results(job, !no_wait, results, farm, output))
         }
         Command::Job(JobCommand::Cancel { job, farm }) => block_on(commands::jobs::cancel(job, farm, output)),
+        Command::Job(JobCommand::Retry(args)) => block_on(commands::jobs::retry(args, output)),
+        Command::Job(JobCommand::Delete { job, farm }) => block_on(commands::jobs::delete(job, farm, output)),
+        Command::Why { target, farm } => block_on(commands::why::why(target, farm, output)),
         Command::Inspect { module } => commands::inspect::inspect(&module, output),
         Command::New { path, wasi, sdk } => commands::guest::new(&path, wasi, sdk.as_deref()),
         Command::Build { path, target, out } => commands::guest::build(&path, target, out.as_deref(), output),
         Command::Scheduler(args) => block_on(commands::parts::scheduler(args, output)),
-        Command::Worker(args) => block_on(commands::parts::worker(args)),
+        Command::Worker(WorkerCommand { command: None, run }) => block_on(commands::parts::worker(run)),
+        Command::Worker(WorkerCommand { command: Some(WorkerSubcommand::Drain { worker, farm }), .. }) => {
+            block_on(commands::farm::drain(&worker, farm, output))
+        }
+        Command::Admin(args) => commands::admin::admin(args, output),
         Command::Ticket { role, name, valid, farm } => block_on(commands::farm::ticket(role, &name, valid, farm)),
         Command::Bench(args) => block_on(commands::bench::bench(args, output)),
         Command::Slot => unreachable!("handled above"),
@@ -431,6 +597,47 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_worker_is_run_or_drained() {
+        let worker = |args: &[&str]| match Cli::try_parse_from(args).expect("a command line").command {
+            Command::Worker(command) => command,
+            other => panic!("no worker: {other:?}"),
+        };
+        let run = worker(&["farm", "worker", "--slots", "3", "--wait", "1m"]);
+        assert!(run.command.is_none());
+        assert_eq!((run.run.slots, run.run.wait.as_secs(), run.run.grace.as_secs()), (Some(3), 60, 25));
+        let drain = worker(&["farm", "worker", "drain", "w1"]).command.expect("a subcommand");
+        let WorkerSubcommand::Drain { worker: name, .. } = drain;
+        assert_eq!(name, "w1");
+    }
+
+    #[test]
+    fn a_task_is_named_by_its_job() {
+        assert_eq!("7".parse(), Ok(WhyTarget { job: JobId(7), task: None }));
+        assert_eq!("7:1_500".parse(), Ok(WhyTarget { job: JobId(7), task: Some(1500) }));
+        for bad in ["", "7:", ":1", "7:x", "x:1", "7:1:2"] {
+            assert!(bad.parse::<WhyTarget>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_come_from_one_place() {
+        let parse = |more: &[&str]| Cli::try_parse_from(["farm", "submit", "m.wasm"].iter().chain(more));
+        assert!(parse(&["--args-from", "7", "--reduce", "add", "--fan-in", "2"]).is_ok());
+        assert!(parse(&["--args-from", "7", "--range", "0..1"]).is_err());
+        assert!(parse(&["--range", "0..1", "--fan-in", "2"]).is_err(), "a fan-in of nothing");
+        assert!(parse(&["--range", "0..1", "--reduce", "add", "--fan-in", "1"]).is_err());
+        assert!(parse(&["--range", "0..1", "--after", "1", "--after", "2"]).is_ok());
+    }
+
+    #[test]
+    fn results_are_kept_for_a_time_or_for_ever() {
+        assert_eq!(keep("forever"), Ok(Keep(None)));
+        assert_eq!(keep("7d"), Ok(Keep(Some(std::time::Duration::from_secs(7 * 86_400)))));
+        assert!(keep("never").is_err());
+        assert!(heartbeat("1ms").is_err());
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Reduction {
 pub struct Reduced {
     /// One for each level. The last one has a single task, and its result is the value.
     pub jobs: Vec<JobId>,
+    /// Of all of them together.
+    pub tasks: u64,
 }
 
 impl Reduced {
@@ -103,6 +105,7 @@ impl Reduction {
         let mut options = options.clone();
         let mut jobs = Vec::new();
         let mut below = of;
+        let mut tasks_above = 0;
         for count in levels(tasks, self.fan_in) {
             let arguments = Arguments::from_results(ResultArgs {
                 job: below,
@@ -114,10 +117,11 @@ impl Reduction {
             job.spec.fold = self.fold;
             below = job.submit(client, false, uploaded).await?.job();
             jobs.push(below);
+            tasks_above += count;
             // What the first level waits for, those above it wait for by waiting for that.
             options.after.clear();
         }
-        Ok(Reduced { jobs })
+        Ok(Reduced { jobs, tasks: tasks_above })
     }
 }
 

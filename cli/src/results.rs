@@ -26,6 +26,8 @@ pub enum Format {
 pub struct ResultWriter<W> {
     out: W,
     format: Format,
+    /// Whether there is one result, which stands for itself and not in an array.
+    is_single: bool,
     encoding: ResultEncoding,
     /// Batches that cannot be written yet, by their first task.
     early: BTreeMap<u64, (Batch, Columns)>,
@@ -69,7 +71,14 @@ impl<'a> From<&'a Captured> for Printed<'a> {
 
 impl<W: Write> ResultWriter<W> {
     pub fn new(out: W, format: Format, encoding: ResultEncoding) -> Self {
-        Self { out, format, encoding, early: BTreeMap::new(), next: 0, scratch: Vec::new() }
+        Self { out, format, is_single: false, encoding, early: BTreeMap::new(), next: 0, scratch: Vec::new() }
+    }
+
+    /// For the only result of a job of one task: in [`Format::Json`] it is written without an array around it.
+    #[must_use]
+    pub fn single(mut self, is_single: bool) -> Self {
+        self.is_single = is_single;
+        self
     }
 
     /// Takes a batch and writes what can be written.
@@ -105,7 +114,11 @@ impl<W: Write> ResultWriter<W> {
                 self.write_values(&batch, &results)?;
             }
             self.write_nulls(tasks)?;
-            self.out.write_all(if self.next == 0 { b"[]\n" } else { b"\n]\n" })?;
+            self.out.write_all(match self.next {
+                _ if self.is_single => b"\n".as_slice(),
+                0 => b"[]\n",
+                _ => b"\n]\n",
+            })?;
         }
         self.out.flush()?;
         Ok(self.out)
@@ -121,7 +134,11 @@ impl<W: Write> ResultWriter<W> {
     }
 
     fn separator(&self) -> &'static [u8] {
-        if self.next == 0 { b"[\n" } else { b",\n" }
+        match self.next {
+            _ if self.is_single => b"",
+            0 => b"[\n",
+            _ => b",\n",
+        }
     }
 
     fn write_nulls(&mut self, until: u64) -> io::Result<()> {
@@ -323,7 +340,7 @@ mod tests {
                 builder.push(value.as_bytes());
             }
         }
-        let batch = Batch { first, count: values.len() as u32, failures, captured: Vec::new(), run_ns: 0 };
+        let batch = Batch { first, count: values.len() as u32, failures, captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns: 0 };
         (batch, builder.finish())
     }
 
@@ -343,6 +360,20 @@ mod tests {
         assert_eq!(written(Format::Json, ResultEncoding::Json, vec![], 0), "[]\n");
         let text = written(Format::Json, ResultEncoding::Json, vec![batch(1, &["1"])], 3);
         assert_eq!(text, "[\nnull,\n1,\nnull\n]\n");
+    }
+
+    #[test]
+    fn a_single_result_stands_for_itself() {
+        let single = |batches: Vec<(Batch, Columns)>| {
+            let mut writer = ResultWriter::new(Vec::new(), Format::Json, ResultEncoding::Json).single(true);
+            for (batch, results) in batches {
+                writer.batch(batch, results).expect("memory");
+            }
+            String::from_utf8(writer.finish(1).expect("memory")).expect("text")
+        };
+        assert_eq!(single(vec![batch(0, &["499500"])]), "499500\n");
+        assert_eq!(single(vec![batch(0, &["!bad"])]), "null\n");
+        assert_eq!(single(vec![]), "null\n");
     }
 
     #[test]

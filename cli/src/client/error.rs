@@ -41,13 +41,7 @@ fn seconds(time: &Duration) -> String {
 
 impl From<LinkError> for ClientError {
     fn from(error: LinkError) -> Self {
-        if let LinkError::Lost(ConnectionError::ApplicationClosed(closed))
-        | LinkError::Connect { source: ConnectionError::ApplicationClosed(closed), .. } = &error
-            && closed.error_code.into_inner() == u64::from(close::SHUTDOWN)
-        {
-            return Self::Ended;
-        }
-        Self::Link(error)
+        if error.close_code() == Some(close::SHUTDOWN.into()) { Self::Ended } else { Self::Link(error) }
     }
 }
 
@@ -55,37 +49,14 @@ impl ClientError {
     /// Whether the scheduler may only be away: the same request, made again once it is back, may well succeed.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Link(error) => link_passes(error),
+            // Only our own [`Client::close`](super::Client::close) does that.
+            Self::Link(LinkError::Lost(ConnectionError::LocallyClosed)) => false,
+            Self::Link(error) => error.is_passing(),
             // What follows is the end of the connection, which says whether it comes back.
             Self::Refused(RequestError::ShuttingDown) => true,
             _ => false,
         }
     }
-}
-
-fn link_passes(error: &LinkError) -> bool {
-    match error {
-        LinkError::Unreachable { .. } | LinkError::Resolve { .. } | LinkError::CutOff => true,
-        LinkError::Connect { source, .. } | LinkError::Lost(source) => connection_passes(source),
-        LinkError::Stopped(code) => is_leave(*code),
-        _ => false,
-    }
-}
-
-fn connection_passes(error: &ConnectionError) -> bool {
-    match error {
-        ConnectionError::TimedOut | ConnectionError::Reset => true,
-        ConnectionError::ApplicationClosed(closed) => is_leave(closed.error_code.into_inner()),
-        // TLS alerts have 0x1xx (RFC 9001, section 4.8): the certificate is refused, and will be the next time.
-        ConnectionError::ConnectionClosed(closed) => !(0x100..0x200).contains(&u64::from(closed.error_code)),
-        _ => false,
-    }
-}
-
-/// Whether a peer that leaves with this number is expected back. [`close::DONE`] is what one leaves with that had no time
-/// to say anything.
-fn is_leave(code: u64) -> bool {
-    [close::RESTART, close::DONE].map(u64::from).contains(&code)
 }
 
 #[cfg(test)]
@@ -94,7 +65,7 @@ mod tests {
 
     fn closed(code: u32) -> ClientError {
         let closed = quinn::ApplicationClose { error_code: code.into(), reason: bytes::Bytes::new() };
-        LinkError::Lost(ConnectionError::ApplicationClosed(closed)).into()
+        LinkError::from(ConnectionError::ApplicationClosed(closed)).into()
     }
 
     #[test]

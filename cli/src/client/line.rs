@@ -1,12 +1,11 @@
 //! The one connection of a client, which is made anew on demand when it is lost.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_link::LinkError;
-use farm_link::dial::{self, Link};
-use farm_link::identity::Identity;
+use farm_link::dial::{Dialer, Link};
 use farm_proto::ticket::Ticket;
 
 use super::error::ClientError;
@@ -15,59 +14,53 @@ use super::error::ClientError;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// A farm's address, who one is there, and the connection at present.
+/// How to reach a farm, and the connection at present.
 #[derive(Debug)]
 pub(super) struct Line {
-    ticket: Ticket,
-    /// Without a folder, whom the farm took us for lives here: tickets may be good for one time only.
-    identity: Option<Identity>,
-    identities: Option<PathBuf>,
     /// Locked to look at it or to replace it, never while anything is waited for.
-    link: Mutex<Link>,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    dialer: Dialer,
+    link: Link,
 }
 
 impl Line {
     pub(super) async fn dial(ticket: &Ticket, identities: Option<&Path>) -> Result<Self, ClientError> {
-        let (link, identity) = match identities {
-            Some(_) => (dial::connect(ticket, identities).await?, None),
-            None => {
-                let identity = dial::enrol(ticket).await?;
-                (dial::connect_as(ticket, &identity).await?, Some(identity))
-            }
-        };
-        let identities = identities.map(Path::to_owned);
-        Ok(Self { ticket: ticket.clone(), identity, identities, link: Mutex::new(link) })
+        let mut dialer = Dialer::new(ticket.clone(), identities);
+        let link = dialer.dial().await?;
+        Ok(Self { now: Mutex::new(Now { dialer, link }) })
     }
 
-    fn current(&self) -> MutexGuard<'_, Link> {
-        // A link is replaced as a whole, so that one is there whatever panicked.
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // What is in it is replaced as a whole, and thus good whatever panicked.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection; a new one if the last was lost. Fails at once if that one said that there is no use.
     pub(super) async fn link(&self) -> Result<Link, ClientError> {
-        let link = self.current().clone();
+        let link = self.now().link.clone();
         let Some(reason) = link.connection.close_reason() else {
             return Ok(link);
         };
-        let lost = ClientError::from(LinkError::Lost(reason));
+        let lost = ClientError::from(LinkError::from(reason));
         if !lost.is_passing() {
             return Err(lost);
         }
-        let fresh = match &self.identity {
-            Some(identity) => dial::connect_as(&self.ticket, identity).await?,
-            None => dial::connect(&self.ticket, self.identities.as_deref()).await?,
-        };
-        let mut current = self.current();
+        let mut dialer = self.now().dialer.clone();
+        let link = dialer.dial().await?;
+        let mut now = self.now();
         // Another request may have been faster: one connection is enough, and the other goes with its last handle.
-        if current.connection.close_reason().is_some() {
-            *current = fresh;
+        if now.link.connection.close_reason().is_some() {
+            *now = Now { dialer, link };
         }
-        Ok(current.clone())
+        Ok(now.link.clone())
     }
 
     pub(super) async fn close(&self, code: u32) {
-        let link = self.current().clone();
+        let link = self.now().link.clone();
         link.close(code).await;
     }
 }

@@ -60,7 +60,7 @@ impl fmt::Debug for Told {
 }
 
 impl Client {
-    /// Dials the farm of `ticket`; see [`connect`](farm_link::dial::connect) for `identities`. Fails if nobody answers:
+    /// Dials the farm of `ticket`; see [`Dialer`](farm_link::dial::Dialer) for `identities`. Fails if nobody answers:
     /// patience begins with the first answer.
     ///
     /// # Errors
@@ -170,11 +170,13 @@ impl Client {
     ) -> Result<Watch, ClientError> {
         loop {
             let mut reader = self.ask(request.clone(), payload.clone()).await?;
-            failpoint::hit("client.submitted");
             let (response, _) = reader.expect().await?;
             match refused(response)? {
-                Response::Accepted { job } if watch => return Ok(Watch::on(self.clone(), job, reader)),
-                Response::Accepted { job } => return Ok(Watch::of_nothing(self.clone(), job)),
+                Response::Accepted { job } => {
+                    failpoint::hit("client.submitted");
+                    let watch = if watch { Watch::on } else { Watch::of_nothing };
+                    return Ok(watch(self.clone(), job, reader));
+                }
                 Response::Missing { digests } if !digests.is_empty() => {
                     self.try_to_upload(&digests, blobs, uploaded).await?;
                 }

@@ -73,7 +73,7 @@ impl Watch {
     }
 
     /// Of a job whose results nobody asked for: it gives nothing.
-    pub(super) fn of_nothing(client: Client, job: JobId) -> Self {
+    pub(super) fn of_nothing(client: Client, job: JobId, _: FrameReader) -> Self {
         Self::new(client, job, (0, false), State::Over)
     }
 

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use farm_client::args::{ArgSource, Arguments};
-use farm_client::blobs::JobBlobs;
 use farm_client::client::{Client, Update};
 use farm_client::exit_codes;
 use farm_client::home::Home;
+use farm_client::job::{Job, JobOptions};
 use farm_client::launch::{LocalFarm, Workers, cores};
 use farm_client::modules::LoadedModule;
 use farm_host::sandbox::{self, SandboxSpec};
-use farm_proto::job::{CommandOptions, JobSpec, Limits, ModuleRef, Profile};
+use farm_proto::job::{CommandOptions, Limits, Profile};
 use indicatif::HumanCount;
 use serde::Serialize;
 
@@ -229,28 +229,9 @@ impl Bench {
         Ok(sum)
     }
 
-    fn spec(&self, arguments: &Arguments) -> Result<JobSpec, Report> {
+    fn job(&self, arguments: Arguments) -> Result<Job, Report> {
         let function = self.module.function(Some(&self.args.function))?;
-        let command = CommandOptions::default();
-        Ok(JobSpec {
-            name: None,
-            module: ModuleRef {
-                digest: self.module.info.digest,
-                size: self.module.info.size,
-                kind: self.module.info.kind,
-                result: self.module.info.result_encoding(&function.info, &command),
-            },
-            function: function.info.name.clone(),
-            args: arguments.job_args(),
-            limits: Limits::default(),
-            profile: Profile::Fast,
-            env: Vec::new(),
-            inputs: Vec::new(),
-            command,
-            retries: 0,
-            max_failures: None,
-            priority: 0,
-        })
+        Ok(Job::new(&self.module, &function, &JobOptions::default(), arguments))
     }
 
     fn range(&self, end: i64) -> Result<Arguments, Report> {
@@ -264,13 +245,11 @@ impl Bench {
         const WARM_UP: usize = 20;
         let farm = LocalFarm::start(&self.exe, Workers::on_this_machine(None)).await?;
         let client = Client::connect(&farm.admin, None).await?;
-        let arguments = self.range(1)?;
-        let spec = self.spec(&arguments)?;
-        let blobs = JobBlobs::new(self.module.bytes.clone(), self.module.info.digest, &arguments, &[]);
+        let job = self.job(self.range(1)?)?;
         let mut times = Vec::new();
         for _ in 0..WARM_UP + 200 {
             let since = Instant::now();
-            let mut watch = client.submit(&spec, arguments.inline_payload(), &blobs, true, &|_| {}).await?;
+            let mut watch = job.submit(&client, true, &|_| {}).await?;
             while let Some(update) = watch.next().await? {
                 if let Update::Results { .. } = update {
                     times.push(milliseconds(since.elapsed()));
@@ -288,13 +267,11 @@ impl Bench {
         let farm = LocalFarm::start(&self.exe, Workers { workers: 0, slots: 1 }).await?;
         let client = Client::connect(&farm.admin, None).await?;
         let tasks = self.args.tasks;
-        let arguments = self.range(i64::try_from(tasks).unwrap_or(i64::MAX))?;
-        let blobs = JobBlobs::new(self.module.bytes.clone(), self.module.info.digest, &arguments, &[]);
+        let job = self.job(self.range(i64::try_from(tasks).unwrap_or(i64::MAX))?)?;
         // The first job brings the module and what every first time costs.
-        let small = self.range(1)?;
-        client.submit(&self.spec(&small)?, small.inline_payload(), &blobs, false, &|_| {}).await?;
+        self.job(self.range(1)?)?.submit(&client, false, &|_| {}).await?;
         let before = client.farm().await?.memory;
-        client.submit(&self.spec(&arguments)?, arguments.inline_payload(), &blobs, false, &|_| {}).await?;
+        job.submit(&client, false, &|_| {}).await?;
         let after = client.farm().await?;
         client.close().await;
         farm.stop().await;

@@ -2,11 +2,13 @@
 
 use farm_client::exit_codes;
 use farm_proto::ids::JobId;
+use indicatif::HumanCount;
+use serde_json::json;
 
-use super::submit::interrupted;
+use super::submit::{detached, finish, interrupt, interrupted};
 use super::watch::{Delivery, follow};
 use super::{connect, print, print_json, show, tell};
-use crate::cli::{FarmArgs, Output, ResultArgs};
+use crate::cli::{FarmArgs, Output, ResultArgs, RetryArgs};
 use crate::report::Report;
 
 pub(crate) async fn list(farm: FarmArgs, output: Output) -> Result<u8, Report> {
@@ -40,10 +42,10 @@ pub(crate) async fn results(
 ) -> Result<u8, Report> {
     let client = connect(&farm).await?;
     let status = client.job(job).await?;
-    let mut delivery = Delivery::new(&results, status.result, output, status.counts.total())?;
+    let mut delivery = Delivery::new(&results, status.result, output, (status.counts.total(), false))?;
     let mut watch = client.watch(job, 0, wait).await?;
     let status = tokio::select! {
-        status = follow(&client, &mut watch, &mut delivery) => status?,
+        status = follow(&client, &mut watch, &mut delivery, &[job]) => status?,
         () = interrupted() => {
             // The job is not this command's: it goes on.
             delivery.bar.clear();
@@ -51,9 +53,7 @@ pub(crate) async fn results(
             return Err(Report::silent(exit_codes::INTERRUPTED));
         }
     };
-    let code = delivery.finish(&status);
-    client.close().await;
-    code
+    finish(&client, delivery, &status).await
 }
 
 pub(crate) async fn cancel(job: JobId, farm: FarmArgs, output: Output) -> Result<u8, Report> {
@@ -63,6 +63,37 @@ pub(crate) async fn cancel(job: JobId, farm: FarmArgs, output: Output) -> Result
     match output {
         Output::Json => print_json(&show::JobJson::from(&status))?,
         Output::Text => tell(&format!("job {job} is {}", show::state(status.state))),
+    }
+    Ok(exit_codes::OK)
+}
+
+pub(crate) async fn retry(args: RetryArgs, output: Output) -> Result<u8, Report> {
+    let client = connect(&args.farm).await?;
+    let job = client.retry(args.job, args.failed).await?;
+    if args.detach {
+        client.close().await;
+        return detached(job, output);
+    }
+    let status = client.job(job).await?;
+    if output == Output::Text {
+        let tasks = HumanCount(status.counts.total());
+        tell(&format!("job {job} runs {tasks} tasks of job {} again; its results are numbered from 0", args.job));
+    }
+    let mut delivery = Delivery::new(&args.results, status.result, output, (status.counts.total(), false))?;
+    let mut watch = client.watch(job, 0, true).await?;
+    tokio::select! {
+        status = follow(&client, &mut watch, &mut delivery, &[job]) => finish(&client, delivery, &status?).await,
+        () = interrupted() => interrupt(&client, &[job], &delivery).await,
+    }
+}
+
+pub(crate) async fn delete(job: JobId, farm: FarmArgs, output: Output) -> Result<u8, Report> {
+    let client = connect(&farm).await?;
+    client.delete(job).await?;
+    client.close().await;
+    match output {
+        Output::Json => print_json(&json!({"deleted": job.0}))?,
+        Output::Text => tell(&format!("job {job} is deleted, with its results")),
     }
     Ok(exit_codes::OK)
 }

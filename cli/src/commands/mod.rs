@@ -1,5 +1,6 @@
 //! What each command does. All of them give an exit code, or a [`Report`] of what went wrong.
 
+pub(crate) mod admin;
 pub(crate) mod bench;
 pub(crate) mod farm;
 pub(crate) mod guest;
@@ -7,16 +8,18 @@ pub(crate) mod inspect;
 mod job;
 pub(crate) mod jobs;
 pub(crate) mod parts;
+mod plan;
 mod progress;
 pub(crate) mod run;
 mod show;
 pub(crate) mod submit;
 mod watch;
+pub(crate) mod why;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use farm_client::client::Client;
+use farm_client::client::{Client, LinkNews};
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::launch::StandingFarm;
@@ -43,10 +46,24 @@ fn find_farm(farm: &FarmArgs, home: &Home) -> Result<Option<Ticket>, Report> {
 async fn connect(farm: &FarmArgs) -> Result<Client, Report> {
     let home = Home::from_env();
     let Some(ticket) = find_farm(farm, &home)? else {
+        let hint = if StandingFarm::recorded(&home).is_some() {
+            "the farm of `farm up` is gone: `farm up` brings it back with its jobs; --ticket or FARM_TICKET lead to another"
+        } else {
+            "`farm up` starts one here; --ticket or FARM_TICKET lead to another"
+        };
         return Err(Report::new(exit_codes::UNREACHABLE, "no farm is up on this machine, and no ticket names another")
-            .hint("`farm up` starts one here; --ticket or FARM_TICKET lead to another"));
+            .hint(hint));
     };
-    Ok(Client::connect(&ticket, Some(&home.identities())).await?)
+    dial(&ticket, &home).await
+}
+
+/// Connects to a farm, and has the user told when it has to be waited for later on.
+async fn dial(ticket: &Ticket, home: &Home) -> Result<Client, Report> {
+    let client = Client::connect(ticket, Some(&home.identities())).await?;
+    Ok(client.telling(|news| match news {
+        LinkNews::Lost { patience, .. } => tell(&watch::away(patience)),
+        LinkNews::Back { after } => tell(&watch::back(after)),
+    }))
 }
 
 /// Prints one JSON document on stdout.

@@ -36,6 +36,15 @@ impl Bar {
         }
     }
 
+    /// `done` in all, of which `failed` failed.
+    pub(super) fn set(&mut self, done: u64, failed: u64) {
+        self.bar.set_position(done);
+        if failed != self.failed {
+            self.failed = failed;
+            self.bar.set_message(format!(" · {failed} failed"));
+        }
+    }
+
     /// Prints a line above the bar.
     pub(super) fn line(&self, text: &str) {
         self.bar.suspend(|| super::tell(text));

@@ -10,6 +10,7 @@ use farm_client::args::Arguments as Table;
 use farm_client::blobs::InputFile;
 use farm_client::exit_codes;
 use farm_client::home::Home;
+use farm_client::job::Job;
 use farm_client::modules::LoadedModule;
 use farm_client::results::Format;
 use farm_host::artefact::{ArtefactError, Cache, Compiler};
@@ -21,7 +22,7 @@ use farm_proto::job::{Args, Counts, JobState, JobStatus, ModuleKind, Profile, St
 use farm_proto::message::Batch;
 
 use super::exe;
-use super::job::{self, Job};
+use super::job;
 use super::submit::interrupted;
 use super::watch::{Delivery, NO_JOB};
 use crate::cli::{Output, RunArgs, block_on};
@@ -38,8 +39,8 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<u8, Report> {
         return Err(Report::usage("arguments behind `--` and --dir are for WASI commands that are run as programs")
             .hint("leave out --args and --range for that; inputs of functions are given with --input NAME=PATH"));
     }
-    let job = Job::read(module, &args.args, &args.task)?;
-    let delivery = Delivery::new(&args.results, job.spec.module.result, output, job.arguments.count())?;
+    let job = job::read(&module, &args.args, &args.task)?;
+    let delivery = Delivery::new(&args.results, job.spec.module.result, output, (job.arguments.count(), false))?;
     block_on(run_tasks(&job, delivery, &home))
 }
 
@@ -123,7 +124,7 @@ async fn run_tasks(job: &Job, mut delivery: Delivery, home: &Home) -> Result<u8,
     let mut items = items(&job.arguments);
     let arguments = match job.spec.args {
         Args::Range { .. } => Arguments::Range(job.arguments.count()),
-        Args::Inline { .. } | Args::Chunks(_) => Arguments::Items(&mut items),
+        _ => Arguments::Items(&mut items),
     };
     let ended = {
         let tasks = run_locally(setup, arguments, &options, |index, outcome| run.take(index, &outcome, &mut delivery));
@@ -174,6 +175,8 @@ impl Run<'_> {
             failures: failure.map(|failure| (0, failure)).into_iter().collect(),
             captured: outcome.captured.map(|captured| (0, captured.clone())).into_iter().collect(),
             run_ns: 0,
+            fetch_ns: 0,
+            compile_ns: 0,
         };
         if let Err(error) = delivery.batch(batch, value.finish()) {
             self.error = Some(error);
@@ -204,6 +207,7 @@ impl Run<'_> {
             retried: 0,
             reason,
             progress: Vec::new(),
+            needs: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use farm_proto::ids::JobId;
 use farm_proto::job::{Counts, JobState, JobStatus};
 use farm_proto::message::FarmStatus;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
@@ -26,6 +27,8 @@ pub(super) struct JobJson<'a> {
     retried: u64,
     reason: Option<&'a str>,
     progress: Vec<serde_json::Value>,
+    /// Earlier jobs whose end or results it needs.
+    needs: Vec<u64>,
 }
 
 impl<'a> From<&'a JobStatus> for JobJson<'a> {
@@ -47,6 +50,7 @@ impl<'a> From<&'a JobStatus> for JobJson<'a> {
             retried: status.retried,
             reason: status.reason.as_deref(),
             progress: progress.collect(),
+            needs: status.needs.iter().map(|job| job.0).collect(),
         }
     }
 }
@@ -74,11 +78,12 @@ pub(super) fn jobs(jobs: &[JobStatus]) -> String {
             HumanCount(job.counts.succeeded).to_string(),
             HumanCount(job.counts.failed).to_string(),
             age(job),
+            if job.needs.is_empty() { "-".to_owned() } else { numbers(&job.needs) },
             job.owner.clone(),
             job.name.clone().unwrap_or_else(|| job.function.clone()),
         ]
     });
-    table(&["JOB", "STATE", "TASKS", "OK", "FAILED", "TOOK", "OWNER", "NAME"], rows.collect())
+    table(&["JOB", "STATE", "TASKS", "OK", "FAILED", "TOOK", "NEEDS", "OWNER", "NAME"], rows.collect())
 }
 
 /// One job in several lines.
@@ -106,12 +111,24 @@ pub(super) fn job(job: &JobStatus) -> String {
     if job.retried > 0 {
         let _ = writeln!(text, "  retried    {} attempts", HumanCount(job.retried));
     }
+    if !job.needs.is_empty() {
+        let _ = writeln!(text, "  needs      {}", job_list(&job.needs));
+    }
     let _ = writeln!(text, "  owner      {}, priority {}", job.owner, job.priority);
     let _ = writeln!(text, "  took       {}", age(job));
     for (task, done, total) in job.progress.iter().take(10) {
         let _ = writeln!(text, "  task {task}   {done} of {total}");
     }
     text
+}
+
+fn numbers(jobs: &[JobId]) -> String {
+    jobs.iter().map(JobId::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Jobs as people name them.
+pub(super) fn job_list(jobs: &[JobId]) -> String {
+    format!("{} {}", if jobs.len() == 1 { "job" } else { "jobs" }, numbers(jobs))
 }
 
 /// How long a job has taken so far.
@@ -215,6 +232,12 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_are_listed() {
+        assert_eq!(job_list(&[JobId(7)]), "job 7");
+        assert_eq!(job_list(&[JobId(7), JobId(9)]), "jobs 7, 9");
+    }
 
     #[test]
     fn columns_line_up() {

@@ -5,13 +5,15 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use farm_client::client::{Client, Update, Watch};
+use farm_client::client::{Client, ClientError, Update, Watch};
 use farm_client::exit_codes;
 use farm_client::results::{FailureGroups, Format, ResultWriter};
+use farm_link::failpoint;
 use farm_proto::columns::Columns;
 use farm_proto::ids::JobId;
 use farm_proto::job::{JobState, JobStatus, ResultEncoding};
 use farm_proto::message::Batch;
+use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::json;
 
@@ -96,19 +98,20 @@ impl Write for Sink {
 }
 
 impl Delivery {
+    /// For a job of so many tasks; a single one is written without an array around it.
     pub(super) fn new(
         results: &ResultArgs,
         encoding: ResultEncoding,
         output: Output,
-        tasks: u64,
+        (tasks, is_single): (u64, bool),
     ) -> Result<Self, Report> {
         let mut sink = Sink::open(results.out.as_deref())?;
         if output == Output::Json && matches!(sink, Sink::Stdout(_)) && results.format == Format::Json {
-            // The array becomes a part of the one document on stdout.
-            sink.write_all(b"{\"results\":")?;
+            // The array, or the value, becomes a part of the one document on stdout.
+            sink.write_all(if is_single { b"{\"result\":" } else { b"{\"results\":" })?;
         }
         Ok(Self {
-            writer: ResultWriter::new(sink, results.format, encoding),
+            writer: ResultWriter::new(sink, results.format, encoding).single(is_single),
             output,
             format: results.format,
             failures: FailureGroups::default(),
@@ -119,6 +122,7 @@ impl Delivery {
 
     /// Takes one batch. Whoever reads line by line gets it at once.
     pub(super) fn batch(&mut self, batch: Batch, results: Columns) -> Result<(), Report> {
+        failpoint::hit("client.batch");
         self.bar.advance(batch.count.into(), batch.failures.len() as u64);
         self.failures.add(&batch);
         for (offset, failure) in &batch.failures {
@@ -193,17 +197,37 @@ pub(super) const NO_JOB: JobId = JobId(0);
 /// How long a job may give no sign of life before its user is told what it waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Follows a job to its end.
-pub(super) async fn follow(client: &Client, watch: &mut Watch, delivery: &mut Delivery) -> Result<JobStatus, Report> {
+/// How often the bar is brought up to date with jobs whose results are not for this client.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Follows a job to its end, across the scheduler's deaths. `jobs` are all that were started with it, itself included:
+/// where there are others, the bar shows how far all of them are.
+pub(super) async fn follow(
+    client: &Client,
+    watch: &mut Watch,
+    delivery: &mut Delivery,
+    jobs: &[JobId],
+) -> Result<JobStatus, Report> {
+    // What is asked on the way must not wait for a scheduler that is away: the watch does that.
+    let client = client.clone().with_patience(Duration::ZERO);
+    let has_others = jobs.len() > 1;
     let mut last = None;
+    let mut is_away = false;
     let mut is_explained = false;
+    let mut since_glance = Duration::ZERO;
     loop {
-        let update = match tokio::time::timeout(PATIENCE, watch.next()).await {
+        let patience = if has_others { GLANCE } else { PATIENCE };
+        let update = match tokio::time::timeout(patience, watch.next()).await {
             Ok(update) => update?,
+            Err(_) if is_away => continue,
             Err(_) => {
-                if !is_explained && client.farm().await?.workers.is_empty() {
-                    is_explained = true;
-                    delivery.bar.line("no worker is connected: the job waits for one; Ctrl-C gives up");
+                since_glance += patience;
+                if has_others {
+                    unless_away(glance(&client, jobs, delivery).await)?;
+                }
+                if !is_explained && since_glance >= PATIENCE {
+                    since_glance = Duration::ZERO;
+                    is_explained = unless_away(explain(&client, delivery).await)?.unwrap_or(false);
                 }
                 continue;
             }
@@ -211,8 +235,56 @@ pub(super) async fn follow(client: &Client, watch: &mut Watch, delivery: &mut De
         match update {
             Some(Update::Results { batch, results, .. }) => delivery.batch(batch, results)?,
             Some(Update::Status(status)) => last = Some(status),
+            Some(Update::Reconnecting { patience, .. }) => {
+                is_away = true;
+                delivery.bar.line(&format!("{} (job {} goes on)", away(patience), watch.job()));
+            }
+            Some(Update::Reconnected { after }) => {
+                is_away = false;
+                delivery.bar.line(&back(after));
+            }
             None => break,
         }
     }
     last.ok_or_else(|| Report::internal("the farm did not say how the job ended"))
+}
+
+/// What users are told when the scheduler does not answer.
+pub(super) fn away(patience: Duration) -> String {
+    let patience = HumanDuration(patience);
+    format!("note: the scheduler does not answer; waiting up to {patience} for it to come back")
+}
+
+/// And when it does again.
+pub(super) fn back(after: Duration) -> String {
+    format!("note: the scheduler is back after {:.1} s", after.as_secs_f64())
+}
+
+/// The answer, unless the scheduler has just gone, which the watch will notice as well.
+fn unless_away<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Err(error) if error.is_passing() => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Brings the bar up to date.
+async fn glance(client: &Client, jobs: &[JobId], delivery: &mut Delivery) -> Result<(), ClientError> {
+    let (mut done, mut failed) = (0, 0);
+    for job in jobs {
+        let counts = client.job(*job).await?.counts;
+        done += counts.succeeded + counts.failed + counts.cancelled;
+        failed += counts.failed;
+    }
+    delivery.bar.set(done, failed);
+    Ok(())
+}
+
+/// Says why nothing happens, if that is so. Whether it was said.
+async fn explain(client: &Client, delivery: &Delivery) -> Result<bool, ClientError> {
+    let is_alone = client.farm().await?.workers.is_empty();
+    if is_alone {
+        delivery.bar.line("no worker is connected: the job waits for one; Ctrl-C gives up");
+    }
+    Ok(is_alone)
 }
