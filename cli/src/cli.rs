@@ -111,7 +111,7 @@ enum Command {
     Scheduler(SchedulerArgs),
     /// Run a worker in the foreground, or let one leave.
     Worker(WorkerCommand),
-    /// Look after the state folder of a scheduler that is not running.
+    /// Look after the state folder of a scheduler.
     Admin(AdminArgs),
     /// Make a ticket that lets its bearer into the farm.
     Ticket {
@@ -355,9 +355,10 @@ pub(crate) struct UpArgs {
     /// Workers with one slot each; by default one worker with a slot per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
-    /// Address to listen on; one that others can reach lets them in with a ticket.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
+    /// Address to listen on; one that others can reach lets them in with a ticket. By default a free port of this machine,
+    /// or the one that the farm had before its scheduler died.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -438,9 +439,9 @@ pub(crate) struct AdminArgs {
 pub(crate) enum AdminCommand {
     /// Read everything, and look whether each digest and each range is right. Exits with 70 if something is not.
     Check,
-    /// Copy everything to a new folder, from which a scheduler can be started.
+    /// Copy everything to a new folder, from which a scheduler can be started. The scheduler may go on meanwhile.
     Backup {
-        /// A folder that does not exist.
+        /// A folder that is empty, or does not exist.
         to: PathBuf,
     },
     /// Remove the blobs that no job needs.

@@ -34,6 +34,11 @@ impl Home {
         self.state.join("local")
     }
 
+    /// The state of its scheduler, which outlives it.
+    pub fn standing_state(&self) -> PathBuf {
+        self.local_farm().join("state")
+    }
+
     /// The state of a scheduler that is told no other place.
     pub fn scheduler(&self) -> PathBuf {
         self.state.join("scheduler")

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ fn last_error(log: &str) -> Option<(String, Option<String>)> {
 /// What `farm scheduler --output json` prints on stdout once it listens. The names are a promise.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Announcement {
-    pub address: std::net::SocketAddr,
+    pub address: SocketAddr,
     /// Files that hold one ticket each.
     pub admin_ticket: PathBuf,
     pub worker_ticket: PathBuf,
@@ -171,7 +172,8 @@ impl LocalFarm {
         let log = folder.path().join("scheduler.log");
         let mut command = Command::new(exe);
         command
-            .args(["scheduler", "--listen", "127.0.0.1:0", "--output", "json", "--end-with-stdin", "--state"])
+            .args(["scheduler", "--listen", "127.0.0.1:0", "--output", "json", "--end-with-stdin", "--ephemeral"])
+            .arg("--state")
             .arg(&state);
         let mut scheduler = Part::spawn("scheduler", command, log)?;
         let announced = scheduler.announcement().await?;
@@ -181,7 +183,8 @@ impl LocalFarm {
         for number in 0..workers.workers {
             let log = folder.path().join(format!("worker-{number}.log"));
             let mut command = worker_command(exe, &worker_ticket, number, workers.slots);
-            command.arg("--end-with-stdin");
+            // Nobody brings back the scheduler of such a farm.
+            command.args(["--end-with-stdin", "--wait", "0s"]);
             parts.push(Part::spawn("worker", command, log)?);
         }
         Ok(Self { admin, scheduler, workers: parts, folder })
@@ -231,6 +234,10 @@ impl Part {
         Ok(Self { what, child, log, lifeline })
     }
 
+    fn process(&self) -> Option<Process> {
+        self.child.id().and_then(Process::of)
+    }
+
     fn ended(&mut self) -> Option<LaunchError> {
         let status = self.child.try_wait().ok()??;
         Some(LaunchError::Ended { what: self.what, status, log: LogTail::read(&self.log) })
@@ -278,6 +285,8 @@ pub struct StandingFarm {
     pub workers: Vec<Process>,
     pub admin_ticket: PathBuf,
     pub size: Workers,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 /// A process, told apart from a later one with the same id by when it started.
@@ -342,7 +351,10 @@ impl StandingFarm {
         read_ticket(&self.admin_ticket)
     }
 
-    /// Starts processes that outlive this one, and records them.
+    /// Starts processes that outlive this one, and records them. The state is that of the last such farm.
+    ///
+    /// `former` is one whose scheduler has died: the new one listens where it did, unless another address is asked for,
+    /// and those of its workers that still wait for it are taken over.
     ///
     /// # Errors
     ///
@@ -350,36 +362,50 @@ impl StandingFarm {
     pub async fn start(
         exe: &Path,
         home: &Home,
-        listen: std::net::SocketAddr,
+        listen: Option<SocketAddr>,
         size: Workers,
+        former: Option<&Self>,
     ) -> Result<Self, LaunchError> {
         let folder = home.local_farm();
         let io = |source| LaunchError::Folder { path: folder.clone(), source };
         farm_link::identity::private_folder(&folder).map_err(io)?;
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        // Somebody else may listen there by now.
+        let same = former.map(|former| former.address).filter(|address| UdpSocket::bind(address).is_ok());
+        let listen = listen.or(same).unwrap_or(anywhere);
         let log = folder.join("scheduler.log");
         let mut command = Command::new(exe);
         command.args(["scheduler", "--new-session", "--output", "json", "--listen", &listen.to_string(), "--state"]);
-        command.arg(folder.join("state"));
+        command.arg(home.standing_state());
         let mut scheduler = Self::spawn("scheduler", command, log)?;
         let announced = scheduler.announcement().await?;
         let worker_ticket = read_ticket(&announced.worker_ticket)?;
-        let mut workers = Vec::new();
-        for number in 0..size.workers {
+        let mut workers = former.map_or_else(Vec::new, |former| former.waiting_for(announced.address, size));
+        for number in workers.len() as u32..size.workers {
             let mut command = worker_command(exe, &worker_ticket, number, size.slots);
             command.arg("--new-session");
-            workers.push(Self::spawn("worker", command, folder.join(format!("worker-{number}.log")))?);
+            let worker = Self::spawn("worker", command, folder.join(format!("worker-{number}.log")))?;
+            workers.push(worker.process().ok_or_else(|| io(gone()))?);
         }
-        let process = |part: &Part| part.child.id().and_then(Process::of);
-        let gone = || io::Error::other("a process ended right after its start");
         let farm = Self {
-            scheduler: process(&scheduler).ok_or_else(|| io(gone()))?,
-            workers: workers.iter().map(process).collect::<Option<_>>().ok_or_else(|| io(gone()))?,
+            scheduler: scheduler.process().ok_or_else(|| io(gone()))?,
+            workers,
             admin_ticket: announced.admin_ticket,
             size,
+            address: announced.address,
         };
         let text = serde_json::to_vec_pretty(&farm).map_err(|error| io(error.into()))?;
         fs::write(record(home), text).map_err(io)?;
         Ok(farm)
+    }
+
+    /// Its workers that wait for a scheduler at this address, if they are what is wanted; others are ended.
+    fn waiting_for(&self, address: SocketAddr, size: Workers) -> Vec<Process> {
+        if self.address == address && self.size == size && self.workers.iter().all(|worker| worker.is_alive()) {
+            return self.workers.clone();
+        }
+        self.kill_workers();
+        Vec::new()
     }
 
     fn spawn(what: &'static str, mut command: Command, log: PathBuf) -> Result<Part, LaunchError> {
@@ -414,6 +440,10 @@ impl StandingFarm {
         let path = record(home);
         fs::remove_file(&path).map_err(|source| LaunchError::Folder { path, source })
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a process ended right after its start")
 }
 
 fn record(home: &Home) -> PathBuf {

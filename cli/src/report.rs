@@ -199,7 +199,31 @@ impl From<ClientError> for Report {
             ClientError::Refused(refused @ RequestError::NoSuchJob(_)) => {
                 Self::from_error(exit_codes::NOT_FOUND, &refused).hint("`farm jobs` lists them")
             }
-            ClientError::Refused(RequestError::ShuttingDown) => Self::from_error(exit_codes::UNREACHABLE, &error),
+            ClientError::Refused(ref refused @ RequestError::NoSuchWorker(_)) => {
+                Self::from_error(exit_codes::NOT_FOUND, refused)
+                    .hint("`farm status` lists them, with their numbers and names")
+            }
+            ClientError::Refused(ref refused @ RequestError::NoSuchTask { .. }) => {
+                Self::from_error(exit_codes::NOT_FOUND, refused)
+            }
+            ClientError::Refused(ref refused @ RequestError::NotOver(job)) => {
+                Self::from_error(exit_codes::REFUSED, refused)
+                    .hint(format!("`farm job cancel {job}` stops it, `farm job results {job}` waits for it"))
+            }
+            ClientError::Refused(ref refused @ RequestError::Needed { by, .. }) => {
+                Self::from_error(exit_codes::REFUSED, refused)
+                    .hint(format!("`farm why {by}` shows what that one waits for"))
+            }
+            ClientError::Refused(ref refused @ RequestError::NothingToRetry(_)) => {
+                Self::from_error(exit_codes::REFUSED, refused)
+                    .hint("every task has a result, or failed for its input: then retry the job that this comes from")
+            }
+            ClientError::Refused(RequestError::ShuttingDown) | ClientError::Ended => {
+                Self::from_error(exit_codes::UNREACHABLE, &error)
+            }
+            ClientError::Away { .. } => Self::from_error(exit_codes::UNREACHABLE, &error)
+                .hint("the job goes on when it does; `farm job results JOB` fetches what it gives"),
+            ClientError::NoRandomness => Self::from_error(exit_codes::INTERNAL, &error),
             ClientError::Refused(_) => Self::from_error(exit_codes::REFUSED, &error),
             ClientError::Source(_) => Self::from_error(exit_codes::BAD_MODULE, &error),
             ClientError::Columns(_) | ClientError::Unexpected(_) => Self::from_error(exit_codes::INTERNAL, &error),
@@ -248,6 +272,11 @@ impl From<SchedulerError> for Report {
         match error {
             SchedulerError::Listen { .. } => report.hint("--listen takes another address; port 0 is any that is free"),
             SchedulerError::InUse { .. } => report.hint("--state takes another folder"),
+            SchedulerError::Newer { .. } => report.hint("a newer `farm` opens it; this one needs a folder of its own"),
+            SchedulerError::Corrupt { .. } => {
+                report.hint("`farm admin check` lists all that is wrong; a backup can be put in its place")
+            }
+            SchedulerError::NotEmpty { .. } => report.hint("a backup goes into a folder of its own"),
             _ => report,
         }
     }
@@ -257,6 +286,11 @@ impl From<AgentError> for Report {
     fn from(error: AgentError) -> Self {
         match error {
             AgentError::Link(error) => error.into(),
+            AgentError::Away { ref source, .. } => {
+                let report = Self::from_error(exit_codes::UNREACHABLE, &error);
+                tracing::debug!(%source, "gave up");
+                report.hint("--wait says how long a worker waits for its scheduler")
+            }
             AgentError::Artefact(error) => error.into(),
             AgentError::Cache { .. } => {
                 Self::from_error(exit_codes::INTERNAL, &error).hint("FARM_CACHE says where workers keep things")

@@ -340,7 +340,15 @@ mod tests {
                 builder.push(value.as_bytes());
             }
         }
-        let batch = Batch { first, count: values.len() as u32, failures, captured: Vec::new(), run_ns: 0, fetch_ns: 0, compile_ns: 0 };
+        let batch = Batch {
+            first,
+            count: values.len() as u32,
+            failures,
+            captured: Vec::new(),
+            run_ns: 0,
+            fetch_ns: 0,
+            compile_ns: 0,
+        };
         (batch, builder.finish())
     }
 

@@ -165,6 +165,7 @@ fn setup(module: &str, function: &str) -> Result<JobSetup> {
         result: prepared.info.result_encoding(info, &command),
         command,
         range_start: Some(0),
+        fold: false,
     })
 }
 

@@ -28,8 +28,10 @@ pub enum LinkError {
         #[source]
         source: ConnectionError,
     },
-    #[error("the scheduler speaks another version of the protocol than this program, which speaks {}: {reason}",
-        String::from_utf8_lossy(ALPN))]
+    #[error(
+        "the scheduler speaks another version of the protocol than this program, which speaks {}: {reason}",
+        String::from_utf8_lossy(ALPN)
+    )]
     Version { reason: String },
     #[error("the connection was lost")]
     Lost(#[source] ConnectionError),

@@ -38,6 +38,9 @@ pub const NAMES: [&str; 15] = [
     "scheduler.end.after-commit",
 ];
 
+/// Whether this build has fail points.
+pub const ENABLED: bool = cfg!(feature = "__failpoints");
+
 /// Dies here, if this is the point and the time to do so.
 #[cfg(feature = "__failpoints")]
 pub fn hit(name: &str) {
@@ -90,5 +93,29 @@ mod tests {
         for bad in ["", "worker.resul", "worker.result:", "worker.result:0", "worker.result:x", ":1"] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[cfg(feature = "__failpoints")]
+    #[test]
+    fn the_process_dies_at_the_hit_that_was_chosen() {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        if std::env::var_os("FARM_FAILPOINT").is_some() {
+            hit("worker.lease");
+            hit("worker.result");
+            // The child of the other branch: which hit kills it is up to that.
+            println!("alive");
+            hit("worker.result");
+            return;
+        }
+        let run = |point: &str| {
+            let mut command = std::process::Command::new(std::env::current_exe().expect("this test"));
+            command.args(["--exact", "failpoint::tests::the_process_dies_at_the_hit_that_was_chosen", "--nocapture"]);
+            let output = command.env("FARM_FAILPOINT", point).output().expect("a child");
+            (output.status.signal(), String::from_utf8_lossy(&output.stdout).contains("alive"))
+        };
+        assert_eq!(run("worker.result:2"), (Some(9), true));
+        assert_eq!(run("worker.result"), (Some(9), false));
+        assert_eq!(run("worker.result:3"), (None, true));
     }
 }

@@ -11,10 +11,13 @@
 //! It is a crate of its own because farm-proto does no I/O and the worker never pulls in the scheduler.
 
 pub mod dial;
+#[cfg(test)]
+mod dial_tests;
 mod error;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod identity;
+mod reset;
 pub mod stream;
 pub mod transport;
 

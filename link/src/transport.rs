@@ -12,6 +12,8 @@ use quinn::congestion::CubicConfig;
 use quinn::{EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::reset::{RandomIds, ResetKey};
+
 /// For how long a scheduler bears with a peer that says nothing, unless it is told otherwise: then it is dead.
 /// Keep-alives make a living one speak.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +54,18 @@ pub fn config(idle: Duration) -> Arc<TransportConfig> {
 
 /// How endpoints behave.
 pub fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+    sized(EndpointConfig::default())
+}
+
+/// How the endpoint of a scheduler behaves that keeps `secret` from one life to the next: peers of an earlier one are
+/// told with their next packet that their connections are gone.
+pub fn endpoint_config_with(secret: &[u8]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(ResetKey::of(secret)));
+    config.cid_generator(|| Box::new(RandomIds::new()));
+    sized(config)
+}
+
+fn sized(mut config: EndpointConfig) -> EndpointConfig {
     // Fails only outside 1 200..=65 527.
     if config.max_udp_payload_size(LARGEST_DATAGRAM).is_err() {
         tracing::warn!("datagrams stay at quinn's default size");

@@ -40,6 +40,8 @@ pub enum FrameError {
     NotHere { length: usize, limit: usize },
     #[error("a message that cannot be read: {0}")]
     Malformed(#[source] postcard::Error),
+    #[error("a message with {0} bytes behind it that are not part of it")]
+    Trailing(usize),
     #[error("a message that cannot be written: {0}")]
     Unwritable(#[source] postcard::Error),
 }
@@ -94,9 +96,11 @@ pub fn encode(message: &impl Serialize, payload: usize) -> Result<Bytes, FrameEr
 ///
 /// # Errors
 ///
-/// The bytes are no message of that type.
+/// The bytes are no message of that type, or there are more of them than it has.
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, FrameError> {
-    postcard::from_bytes(bytes).map_err(FrameError::Malformed)
+    let (message, rest) = postcard::take_from_bytes(bytes).map_err(FrameError::Malformed)?;
+    // As a rule, a longer message is one of another type.
+    if rest.is_empty() { Ok(message) } else { Err(FrameError::Trailing(rest.len())) }
 }
 
 #[cfg(test)]

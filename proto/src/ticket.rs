@@ -73,6 +73,8 @@ pub struct Ticket {
 pub enum TicketError {
     #[error("a ticket begins with farm://")]
     Scheme,
+    #[error("the ticket has a blank in it: it may have been torn when it was pasted")]
+    Torn,
     #[error("the ticket names no host and port, as in farm://host:port/…")]
     Address,
     #[error("the ticket's role is {0:?}; there are admin, user and worker")]
@@ -106,14 +108,19 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let rest = text.trim().strip_prefix("farm://").ok_or(TicketError::Scheme)?;
+        if rest.contains(char::is_whitespace) {
+            return Err(TicketError::Torn);
+        }
         let (address, rest) = rest.split_once('/').ok_or(TicketError::Address)?;
         let (host, port) = address.rsplit_once(':').ok_or(TicketError::Address)?;
         let port = port.parse().map_err(|_| TicketError::Address)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() {
+        if host.is_empty() || host.contains(['[', ']']) {
             return Err(TicketError::Address);
         }
         let (role, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // Without the question mark, the secret is not far, and what is taken for the role may be quoted.
+        let role = role.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap_or_default();
         let value = |name: &'static str| {
             query
                 .split('&')
@@ -162,5 +169,8 @@ mod tests {
         assert_eq!("farm://x/admin".parse::<Ticket>(), Err(TicketError::Address));
         assert_eq!(text.replace("/worker", "/boss").parse::<Ticket>(), Err(TicketError::Role("boss".into())));
         assert!(!format!("{:?}", ticket("h")).contains("s3cret"));
+        assert_eq!(text.replace('?', "").parse::<Ticket>(), Err(TicketError::Role("workerca".into())));
+        assert_eq!(text.replace("s3", "s3\n").parse::<Ticket>(), Err(TicketError::Torn));
+        assert_eq!(text.replace("//h", "//[[h]]").parse::<Ticket>(), Err(TicketError::Address));
     }
 }

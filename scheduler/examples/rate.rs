@@ -57,7 +57,14 @@ async fn schedule(state: &Path) -> Result<()> {
 async fn work(ticket: &Ticket) -> Result<()> {
     let link = dial::connect(ticket, None).await?;
     let (mut control, mut welcome) = link.open().await?;
-    let hello = WorkerHello { name: "nothing".into(), host: String::new(), pid: 0, slots: 1, version: String::new(), incarnation: std::process::id().into() };
+    let hello = WorkerHello {
+        name: "nothing".into(),
+        host: String::new(),
+        pid: 0,
+        slots: 1,
+        version: String::new(),
+        incarnation: std::process::id().into(),
+    };
     let open = Open::Control { hello, resume: Resume::default() };
     control.send(&open, Bytes::new()).await?;
     let (mut writer, mut reader) = link.open().await?;
@@ -88,7 +95,15 @@ fn answer(writer: &mut FrameWriter, lease: &Lease, columns: &mut HashMap<u32, By
             columns.finish().encode()
         });
         let first = lease.first + u64::from(offset);
-        let batch = Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns: u64::from(count) * 100, fetch_ns: 0, compile_ns: 0 };
+        let batch = Batch {
+            first,
+            count,
+            failures: Vec::new(),
+            captured: Vec::new(),
+            run_ns: u64::from(count) * 100,
+            fetch_ns: 0,
+            compile_ns: 0,
+        };
         writer.queue(&WorkerWork::Results { lease: lease.lease, batch }, results.clone())?;
         offset += count;
     }
@@ -230,7 +245,8 @@ impl Client {
 
     /// Runs a job: how many outcomes came.
     async fn run(&self, spec: JobSpec) -> Result<u64> {
-        let (mut writer, mut reader) = self.open(Request::Submit { key: key(), spec: Box::new(spec), watch: true }).await?;
+        let (mut writer, mut reader) =
+            self.open(Request::Submit { key: key(), spec: Box::new(spec), watch: true }).await?;
         writer.finish();
         let mut outcomes = 0;
         while let Some((response, _)) = reader.next().await? {

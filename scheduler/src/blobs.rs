@@ -6,29 +6,33 @@
 //! ```
 //!
 //! A blob is there whole and right, or not at all: it is written under a temporary name while its digest is computed,
-//! and gets its name when that is right. Puts of the same blob at the same time do not know of each other; the last to
-//! end replaces the others' equal file. Small blobs also stay in memory, up to a bound, because arguments are cut from
+//! and gets its name when that is right and the file is on the disk. Puts of the same blob at the same time do not know
+//! of each other; the last to end replaces the others' equal file. Blobs that no job needs are
+//! [removed](Blobs::remove_unpinned) when they have not been put or asked about for a while. Small blobs also stay in memory, up to a bound, because arguments are cut from
 //! them for every lease.
 
 mod cache;
+mod folder;
 mod reader;
 mod writer;
 
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use farm_link::identity::private_folder;
 use farm_proto::ids::Digest;
 
 use self::cache::Cache;
+pub(crate) use self::folder::{Folder, all_in, path_in};
 pub(crate) use self::reader::BlobReader;
 pub(crate) use self::writer::PutError;
+use crate::Durability;
 use crate::SchedulerError;
-use crate::state_dir::{StateDir, state_error};
+use crate::state_dir::StateDir;
 use crate::sync::locked;
 
 /// Blobs up to this size are kept in memory for a while, in bytes.
@@ -41,7 +45,7 @@ const LOOK_UP_HERE: usize = 64;
 /// All blobs of a farm.
 #[derive(Debug)]
 pub(crate) struct Blobs {
-    folder: PathBuf,
+    folder: Folder,
     /// The largest blob, in bytes.
     max: u64,
     cache: Mutex<Cache>,
@@ -56,30 +60,15 @@ pub(crate) enum BlobData {
 
 impl Blobs {
     /// Opens the blobs of a state folder, and drops what an earlier scheduler was receiving when it ended.
-    pub(crate) fn open(state: &StateDir, max: u64) -> Result<Self, SchedulerError> {
-        let folder = state.join("blobs");
-        let new = folder.join("new");
-        match fs::remove_dir_all(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(state_error(&new)(error));
-            }
-            _ => {}
-        }
-        private_folder(&new).map_err(state_error(&new))?;
+    pub(crate) fn open(state: &StateDir, max: u64, durability: Durability) -> Result<Self, SchedulerError> {
+        let folder = Folder::open(state, durability)?;
+        folder.clear_new()?;
         Ok(Self { folder, max, cache: Mutex::new(Cache::new(CACHE)) })
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.folder.join(&name[..2]).join(name)
-    }
-
-    /// The size of a blob, if it is there.
+    /// The size of a blob, if it is there. Whoever asks is taken to need it soon: it counts as just put.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
-        if let Some(bytes) = locked(&self.cache).get(digest) {
-            return Some(bytes.len() as u64);
-        }
-        Some(fs::metadata(self.path(digest)).ok()?.len())
+        self.folder.touch(digest)
     }
 
     /// The size of each of these blobs, or none if it is not there.
@@ -97,7 +86,7 @@ impl Blobs {
         if let Some(bytes) = locked(&self.cache).get(digest) {
             return Ok(Some(BlobData::Memory(bytes)));
         }
-        let file = match File::open(self.path(digest)) {
+        let file = match File::open(self.folder.path(digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result?,
         };
@@ -109,6 +98,28 @@ impl Blobs {
         let bytes = data.read(0, size)?;
         locked(&self.cache).insert(*digest, bytes.clone());
         Ok(Some(BlobData::Memory(bytes)))
+    }
+
+    /// Removes the blobs that are not `pinned` and were last put or asked about before `older_than`: how many, and their
+    /// bytes. `older_than` is to be so far back that whoever has put a blob has named it in a job since; and `pinned` is
+    /// to be read after that time. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read, or a file cannot be removed. Others may be gone already.
+    pub(crate) fn remove_unpinned(&self, pinned: &HashSet<Digest>, older_than: SystemTime) -> io::Result<(u64, u64)> {
+        let (mut removed, mut bytes) = (0, 0);
+        for digest in self.folder.all()? {
+            if pinned.contains(&digest) {
+                continue;
+            }
+            if let Some(size) = self.folder.remove(&digest, older_than)? {
+                locked(&self.cache).remove(&digest);
+                removed += 1;
+                bytes += size;
+            }
+        }
+        Ok((removed, bytes))
     }
 }
 

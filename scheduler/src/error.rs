@@ -28,6 +28,18 @@ pub enum SchedulerError {
     },
     #[error("{path} does not hold {expected}: the folder is not a farm's, or damaged")]
     Foreign { path: PathBuf, expected: &'static str },
+    #[error(
+        "{path} is of version {found}, and this program knows versions up to {known}: it was written by a newer one"
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{path} is damaged: {place}")]
+    Corrupt {
+        path: PathBuf,
+        /// Table and row, or what else is wrong where.
+        place: String,
+    },
+    #[error("{path} is not empty")]
+    NotEmpty { path: PathBuf },
     #[error("cannot make a key or a certificate")]
     Certificate(#[from] rcgen::Error),
     #[error("TLS cannot be set up: {0}")]

@@ -27,9 +27,7 @@ use bytes::Bytes;
 use farm_core::Departure;
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
-use farm_proto::message::{
-    FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello,
-};
+use farm_proto::message::{FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello};
 use farm_proto::outcome::Failure;
 use farm_proto::why::{Stage, Why};
 use tokio::sync::{mpsc, oneshot};
@@ -139,15 +137,45 @@ pub(crate) struct Source {
 /// What a worker says, or what is to be said of it.
 #[derive(Debug)]
 pub(crate) enum Said {
-    Joined { hello: WorkerHello, resume: Resume, outbox: Outbox },
-    Results { lease: LeaseId, outcomes: Outcomes },
-    Lost { lease: LeaseId, task: u64, message: String },
-    Returned { lease: LeaseId, first: u64, count: u32 },
+    Joined {
+        hello: WorkerHello,
+        resume: Resume,
+        outbox: Outbox,
+    },
+    Results {
+        lease: LeaseId,
+        outcomes: Outcomes,
+    },
+    Lost {
+        lease: LeaseId,
+        task: u64,
+        message: String,
+    },
+    Returned {
+        lease: LeaseId,
+        first: u64,
+        count: u32,
+    },
     /// Of a lease that was to be sent to it, these tasks were not.
-    NotSent { lease: LeaseId, first: u64, count: u32 },
-    Preparing { job: JobId, stage: Stage },
-    JobFailed { job: JobId, failure: Failure },
-    Progress { job: JobId, task: u64, done: u64, total: u64 },
+    NotSent {
+        lease: LeaseId,
+        first: u64,
+        count: u32,
+    },
+    Preparing {
+        job: JobId,
+        stage: Stage,
+    },
+    JobFailed {
+        job: JobId,
+        failure: Failure,
+    },
+    Progress {
+        job: JobId,
+        task: u64,
+        done: u64,
+        total: u64,
+    },
     Draining,
     Left(Departure),
 }

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::blobs::Blobs;
-use crate::farm::owner::Owner;
 use crate::farm::Farm;
+use crate::farm::owner::Owner;
 use crate::identity::MAX_TICKET;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
@@ -89,8 +89,8 @@ impl Scheduler {
         let (store, writer, recovered) = Store::open(&state, options.durability)?;
         let (farm, inbox) = Farm::new();
         let stored = (Arc::clone(&store), writer, recovered);
-        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs))?;
-        let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?)?;
+        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard())?;
+        let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?, &secrets.reset_key())?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
         state.announce(local)?;
         let scheduler = Self {
@@ -207,12 +207,16 @@ impl Scheduler {
     }
 }
 
-fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<(Endpoint, ErrorQueue), SchedulerError> {
+fn bind(
+    address: SocketAddr,
+    config: quinn::ServerConfig,
+    reset_key: &[u8],
+) -> Result<(Endpoint, ErrorQueue), SchedulerError> {
     let bind = || {
         let socket = transport::socket(address)?;
         let (socket, errors) = gone::listen(socket)?;
         let endpoint = Endpoint::new_with_abstract_socket(
-            transport::endpoint_config(),
+            transport::endpoint_config_with(reset_key),
             Some(config),
             socket,
             Arc::new(quinn::TokioRuntime),

@@ -28,7 +28,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use farm_link::LinkError;
 use farm_proto::close;
 use farm_proto::ids::WorkerId;
-use tokio::sync::watch;
 
 use crate::Options;
 use crate::blobs::Blobs;
@@ -59,7 +58,7 @@ pub(crate) struct Shared {
     /// Who is connected from where.
     pub(crate) peers: gone::Peers,
     /// Set when the scheduler is to end.
-    pub(crate) ending: watch::Sender<Option<Ending>>,
+    pub(crate) ending: tokio::sync::watch::Sender<Option<Ending>>,
     pub(crate) workers: AtomicU64,
 }
 

@@ -6,8 +6,8 @@
 //! secret.key       what tickets are signed with
 //! admin.ticket     a way in for whoever may read this folder
 //! worker.ticket    a way in for workers started by them
-//! blobs/           modules, argument tables, inputs: one file each, named by digest
-//! results/         the outcomes of each job that has more than a few, one file each
+//! farm.sqlite      jobs and their results, with its log and bookkeeping beside it (see `store`)
+//! blobs/           modules, argument tables, inputs, large results: one file each, named by digest
 //! ```
 //!
 //! The folder can be entered by its owner only, and what is secret can be read by its owner only.
@@ -17,16 +17,22 @@ use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use farm_link::identity::private_folder;
 
 use crate::SchedulerError;
 
+/// The files that make the farm the one it is, but for what is stored.
+pub(crate) const IDENTITY: [&str; 4] = ["ca.pem", "secret.key", "admin.ticket", "worker.ticket"];
+
 /// A state folder, locked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    lock: File,
+    lock: Arc<File>,
+    /// Held while blobs get their names or are removed.
+    pub(crate) moving: Arc<Mutex<()>>,
 }
 
 impl StateDir {
@@ -56,7 +62,7 @@ impl StateDir {
             }
             Err(TryLockError::Error(source)) => return Err(state_error(&lock_path)(source)),
         }
-        let mut dir = Self { path: path.to_owned(), lock };
+        let mut dir = Self { path: path.to_owned(), lock: Arc::new(lock), moving: Arc::default() };
         dir.sign(&format!("process {}", std::process::id()))?;
         Ok(dir)
     }
@@ -67,27 +73,38 @@ impl StateDir {
     }
 
     fn sign(&mut self, holder: &str) -> Result<(), SchedulerError> {
-        let write = |lock: &mut File| {
+        let write = |mut lock: &File| {
             lock.rewind()?;
             lock.set_len(0)?;
             writeln!(lock, "{holder}")
         };
-        write(&mut self.lock).map_err(state_error(&self.path.join("lock")))
+        write(&*self.lock).map_err(state_error(&self.path.join("lock")))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps the folder locked for as long as it lives, should this value go before.
+    pub(crate) fn guard(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes a file that only its owner can read, whole or not at all.
+    /// Writes a file that only its owner can read, whole or not at all. It is on the disk when this returns.
     pub(crate) fn write_private(&self, name: &str, bytes: &[u8]) -> Result<(), SchedulerError> {
         let path = self.join(name);
         let write = || -> io::Result<()> {
             // A temporary file is 0600 from the start.
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
             file.write_all(bytes)?;
+            file.as_file().sync_all()?;
             file.persist(&path)?;
-            Ok(())
+            // The name, too, is on the disk only when its folder is.
+            File::open(&self.path)?.sync_all()
         };
         write().map_err(state_error(&path))
     }

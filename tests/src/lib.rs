@@ -170,14 +170,7 @@ impl World {
     }
 
     /// Starts a worker with a ticket, and more arguments and environment.
-    pub fn worker_with(
-        &self,
-        ticket: &str,
-        name: &str,
-        slots: u32,
-        args: &[&str],
-        env: &[(&str, &str)],
-    ) -> Worker {
+    pub fn worker_with(&self, ticket: &str, name: &str, slots: u32, args: &[&str], env: &[(&str, &str)]) -> Worker {
         Worker::start(self, ticket, name, slots, args, env)
     }
 
@@ -187,7 +180,8 @@ impl World {
     ///
     /// If something is wrong with it.
     pub fn check_state(&self) {
-        let checked = self.farm(["admin", "check", "--output", "json", "--state"]).with([self.state()]).succeeds().json();
+        let checked =
+            self.farm(["admin", "check", "--output", "json", "--state"]).with([self.state()]).succeeds().json();
         assert_eq!(checked["faults"], Value::Array(Vec::new()), "{checked}");
     }
 }

@@ -19,7 +19,7 @@ const FARM: [&str; 6] = ["build", "--workspace", "--bin", "farm", "--test", "usa
 
 /// Builds `farm`, then every module in `modules/` to `target/guests/NAME.wasm`, after the compiler if need be.
 pub(crate) fn build(workspace: &Workspace, source: Source) -> Result<()> {
-    run(&mut workspace.cargo(FARM))?;
+    run(&mut workspace.cargo_for_tests(FARM))?;
     let compiler = GuestCompiler::ensure(workspace, source)?;
     fs::create_dir_all(workspace.guests())?;
     let _lock = lock(&workspace.output().join("guests.lock"))?;

@@ -7,6 +7,7 @@ mod demo;
 mod guests;
 mod process;
 mod pure_core;
+mod sim;
 mod test;
 mod toolchain;
 mod wasm;
@@ -24,7 +25,10 @@ Usage: cargo xtask TASK
 
 Tasks:
   demo [--only NAME]    the examples on a local farm: squares, pi, wordcount, mandelbrot, zmumu
-  test [--only STEP]    every check: fmt, clippy, doc, core, build, test
+  test [--only STEP]    every check: fmt, clippy, doc, core, sim, build, test
+  sim [--seeds N] [--seed S] [--trace]
+                        a simulated farm around the real core: N seeds after those that failed once
+                        (2000), from S on; or only S, step by step
   guests [--from WHERE] the example modules as target/guests/NAME.wasm; the compiler for them comes
                         from `rustup` or from Debian's packages (`debian`); `any` tries both (default)
 ";
@@ -51,6 +55,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["demo", "--only", name] => demo::run(&Workspace::locate()?, Some(name)),
         ["test"] => test::run(&Workspace::locate()?, None),
         ["test", "--only", step] => test::run(&Workspace::locate()?, Some(step)),
+        ["sim", options @ ..] => sim::run(&Workspace::locate()?, options),
         ["guests"] => guests::build(&Workspace::locate()?, Source::Any),
         ["guests", "--from", source] => guests::build(&Workspace::locate()?, source.parse()?),
         _ => bail!("I do not understand `{}`\n\n{USAGE}", arguments.join(" ")),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{run as run_command, say, shown};
 use crate::toolchain::Source;
 use crate::workspace::Workspace;
-use crate::{guests, pure_core};
+use crate::{guests, pure_core, sim};
 
 /// One check: its name on the command line, what it makes sure of, and how.
 struct Step {
@@ -19,11 +19,12 @@ struct Step {
 }
 
 /// `clippy` and `doc` share what they compile of the dependencies, as do `build` and `test`.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step { name: "fmt", about: "the source is formatted", check: fmt },
     Step { name: "clippy", about: "no warning, from the compiler or from clippy", check: clippy },
     Step { name: "doc", about: "the documentation builds and its links lead somewhere", check: doc },
     Step { name: "core", about: "the scheduler's core needs no operating system", check: core },
+    Step { name: "sim", about: "two thousand simulated farms lose nothing, whatever happens to them", check: sim },
     Step { name: "build", about: "farm, the example modules and the tests", check: build },
     Step { name: "test", about: "unit, documentation and end-to-end tests", check: test },
 ];
@@ -88,7 +89,7 @@ fn fmt(workspace: &Workspace) -> Result<Option<Tally>> {
 }
 
 fn clippy(workspace: &Workspace) -> Result<Option<Tally>> {
-    let mut cargo = workspace.cargo(["clippy", "--workspace", "--all-targets"]);
+    let mut cargo = workspace.cargo_for_tests(["clippy", "--workspace", "--all-targets"]);
     if std::env::var_os("CI").is_some() {
         // The first cargo to look at the dependencies finds out whether `Cargo.lock` was committed with them.
         cargo.arg("--locked");
@@ -100,7 +101,7 @@ fn clippy(workspace: &Workspace) -> Result<Option<Tally>> {
 fn doc(workspace: &Workspace) -> Result<Option<Tally>> {
     // With `--examples` the dependencies have the features that `--all-targets` gave them for clippy; else all of them
     // would be checked anew.
-    let mut cargo = workspace.cargo(["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
+    let mut cargo = workspace.cargo_for_tests(["doc", "--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
     run_command(cargo.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     Ok(None)
 }
@@ -110,15 +111,21 @@ fn core(workspace: &Workspace) -> Result<Option<Tally>> {
     Ok(None)
 }
 
+fn sim(workspace: &Workspace) -> Result<Option<Tally>> {
+    // At least as many as it takes for each kind of event to happen, which it then insists on.
+    sim::run(workspace, &["--seeds", "2000"])?;
+    Ok(None)
+}
+
 fn build(workspace: &Workspace) -> Result<Option<Tally>> {
     // Everything in one go: cargo keeps both cores busy, and the features of dependencies are settled once.
-    run_command(&mut workspace.cargo(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
+    run_command(&mut workspace.cargo_for_tests(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
     guests::build(workspace, Source::Any)?;
     Ok(None)
 }
 
 fn test(workspace: &Workspace) -> Result<Option<Tally>> {
-    let mut cargo = workspace.cargo(["test", "--workspace", "--no-fail-fast"]);
+    let mut cargo = workspace.cargo_for_tests(["test", "--workspace", "--no-fail-fast"]);
     cargo.env("FARM_BIN", workspace.farm()).env("FARM_GUESTS", workspace.guests());
     let tally = count_tests(&mut cargo)?;
     if tally.passed == 0 {

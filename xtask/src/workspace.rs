@@ -53,6 +53,13 @@ impl Workspace {
         self.cargo_target.join("debug").join("farm")
     }
 
+    /// `cargo SUBCOMMAND …` for the binary that is tested: with fail points, at which it can be made to die.
+    pub(crate) fn cargo_for_tests<const N: usize>(&self, arguments: [&str; N]) -> Command {
+        let mut cargo = self.cargo(arguments);
+        cargo.args(["--features", "farm/__failpoints"]);
+        cargo
+    }
+
     /// `cargo SUBCOMMAND …` in this workspace with this target folder.
     pub(crate) fn cargo<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));

@@ -34,7 +34,7 @@ fn without_a_task_the_tasks_are_listed() {
 #[test]
 fn what_there_is_not_is_answered_with_what_there_is() {
     refused(&["tset"], &["`tset`", "Usage: cargo xtask"]);
-    refused(&["test", "--only", "everything"], &["`everything`", "fmt, clippy, doc, core, build, test"]);
+    refused(&["test", "--only", "everything"], &["`everything`", "fmt, clippy, doc, core, sim, build, test"]);
     refused(&["demo", "--only", "life"], &["`life`", "squares, pi, wordcount, mandelbrot, zmumu"]);
     refused(&["guests", "--from", "source"], &["`source`", "`any`, `rustup` or `debian`"]);
 }

@@ -46,7 +46,11 @@ pub(crate) fn admin(args: AdminArgs, output: Output) -> Result<u8, Report> {
 /// The folder that is meant.
 fn state(named: Option<PathBuf>) -> Result<PathBuf, Report> {
     if let Some(named) = named {
-        return if named.is_dir() { Ok(named) } else { Err(none_at(&format!("there is no folder {}", named.display()))) };
+        return if named.is_dir() {
+            Ok(named)
+        } else {
+            Err(none_at(&format!("there is no folder {}", named.display())))
+        };
     }
     let home = Home::from_env();
     let known = [home.scheduler(), home.standing_state()];

@@ -24,9 +24,14 @@ pub(crate) async fn up(args: UpArgs, output: Output) -> Result<u8, Report> {
         }
         return Ok(exit_codes::OK);
     }
-    let size = Workers::on_this_machine(args.workers);
+    let former = StandingFarm::recorded(&home);
+    // The size and place that it had, unless something else is asked for.
+    let size = match (args.workers, &former) {
+        (None, Some(former)) => former.size,
+        (workers, _) => Workers::on_this_machine(workers),
+    };
     warn_if_too_many(size);
-    let farm = StandingFarm::start(&exe()?, &home, args.listen, size).await?;
+    let farm = StandingFarm::start(&exe()?, &home, args.listen, size, former.as_ref()).await?;
     let ticket = farm.ticket()?;
     let client = Client::connect(&ticket, Some(&home.identities())).await?;
     if let Err(report) = await_workers(&client, size).await {
@@ -46,7 +51,10 @@ pub(crate) async fn up(args: UpArgs, output: Output) -> Result<u8, Report> {
         }))?,
         Output::Text => {
             let slots = size.total_slots();
-            tell(&format!("a farm of {slots} slots is up at {address}; `farm submit` finds it, `farm down` ends it"));
+            let again = if former.is_some() { " again, with its jobs" } else { "" };
+            tell(&format!(
+                "a farm of {slots} slots is up{again} at {address}; `farm submit` finds it, `farm down` ends it"
+            ));
         }
     }
     Ok(exit_codes::OK)
@@ -98,6 +106,23 @@ pub(crate) async fn status(farm: FarmArgs, output: Output) -> Result<u8, Report>
     match output {
         Output::Json => print_json(&show::farm_json(&status))?,
         Output::Text => print(&show::farm(&status))?,
+    }
+    Ok(exit_codes::OK)
+}
+
+pub(crate) async fn drain(worker: &str, farm: FarmArgs, output: Output) -> Result<u8, Report> {
+    let client = connect(&farm).await?;
+    let workers = client.drain(worker).await?;
+    client.close().await;
+    match output {
+        Output::Json => print_json(&json!({"draining": workers.iter().map(|worker| worker.0).collect::<Vec<_>>()}))?,
+        Output::Text => {
+            let which = match workers.as_slice() {
+                [one] => format!("worker {one} leaves"),
+                several => format!("{} workers leave", several.len()),
+            };
+            tell(&format!("{which} when what runs there has ended"));
+        }
     }
     Ok(exit_codes::OK)
 }

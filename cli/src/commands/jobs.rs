@@ -44,8 +44,9 @@ pub(crate) async fn results(
     let status = client.job(job).await?;
     let mut delivery = Delivery::new(&results, status.result, output, (status.counts.total(), false))?;
     let mut watch = client.watch(job, 0, wait).await?;
+    let jobs = [job];
     let status = tokio::select! {
-        status = follow(&client, &mut watch, &mut delivery, &[job]) => status?,
+        status = follow(&client, &mut watch, &mut delivery, &jobs) => status?,
         () = interrupted() => {
             // The job is not this command's: it goes on.
             delivery.bar.clear();
@@ -81,9 +82,10 @@ pub(crate) async fn retry(args: RetryArgs, output: Output) -> Result<u8, Report>
     }
     let mut delivery = Delivery::new(&args.results, status.result, output, (status.counts.total(), false))?;
     let mut watch = client.watch(job, 0, true).await?;
+    let jobs = [job];
     tokio::select! {
-        status = follow(&client, &mut watch, &mut delivery, &[job]) => finish(&client, delivery, &status?).await,
-        () = interrupted() => interrupt(&client, &[job], &delivery).await,
+        status = follow(&client, &mut watch, &mut delivery, &jobs) => finish(&client, delivery, &status?).await,
+        () = interrupted() => interrupt(&client, &jobs, &delivery).await,
     }
 }
 

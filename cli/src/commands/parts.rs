@@ -7,7 +7,7 @@ use farm_client::home::Home;
 use farm_client::launch::{Announcement, cores};
 use farm_host::agent::{self, AgentOptions};
 use farm_proto::ticket::{Role, Ticket};
-use farm_scheduler::{Options, Scheduler};
+use farm_scheduler::{Durability, Options, Scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -55,9 +55,18 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
     let cannot = |error: io::Error| Report::internal("cannot wait for signals").because(&error);
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let state = args.state.unwrap_or_else(|| Home::from_env().scheduler());
+    // Removed when this ends.
+    let temporary = match args.state {
+        None if args.ephemeral => Some(temporary_state()?),
+        _ => None,
+    };
+    let state = args.state.or_else(|| Some(temporary.as_ref()?.path().to_owned()));
+    let state = state.unwrap_or_else(|| Home::from_env().scheduler());
     let mut options = Options::new(state).listen(args.listen);
     options.advertise = args.public_host;
+    options.durability = if args.ephemeral { Durability::Ephemeral } else { Durability::Synced };
+    options.keep_results = args.keep_results.0;
+    options.heartbeat = args.heartbeat;
     let state = options.state.clone();
     let scheduler = Scheduler::start(options).await?;
     let announcement = Announcement {
@@ -85,18 +94,34 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
             result?;
             return Ok(exit_codes::OK);
         }
-        () = owner_gone => {}
-        _ = terminate.recv() => tracing::info!("told to end"),
-        _ = interrupt.recv() => tracing::info!("interrupted"),
+        // Whoever made the farm is gone, and nobody brings it back.
+        () = owner_gone => handle.shutdown(),
+        _ = terminate.recv() => {
+            tracing::info!("told to stop; workers and clients wait for a scheduler to come back here");
+            handle.stop();
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("interrupted; workers and clients wait for a scheduler to come back here");
+            handle.stop();
+        }
     }
-    handle.shutdown();
     run.await?;
+    drop(temporary);
     Ok(exit_codes::OK)
+}
+
+fn temporary_state() -> Result<tempfile::TempDir, Report> {
+    let folder = tempfile::Builder::new().prefix("farm-scheduler-").tempdir();
+    folder.map_err(|error| Report::internal("cannot make a temporary folder").because(&error))
 }
 
 pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
     let owner_gone = owner_gone(args.part);
-    let ticket: Ticket = args.ticket.parse()?;
+    let Some(ticket) = args.ticket else {
+        return Err(Report::usage("a worker needs a ticket")
+            .hint("FARM_TICKET or --ticket; a scheduler writes worker.ticket into its state folder"));
+    };
+    let ticket: Ticket = ticket.parse()?;
     if ticket.role != Role::Worker {
         return Err(Report::usage(format!("this is a ticket for a {}, not for a worker", ticket.role))
             .hint("a scheduler writes worker.ticket into its state folder; `farm ticket worker` makes others"));
@@ -110,7 +135,9 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
             .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
     });
     let options = AgentOptions::new(name, slots as usize, Home::from_env().cache());
-    let options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
+    let mut options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
+    options.wait = args.wait;
+    options.grace = args.grace;
     tokio::select! {
         result = agent::run(&ticket, options) => result?,
         () = owner_gone => {

@@ -25,7 +25,8 @@ pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Repor
     let plan = Plan::read(&args, &home)?;
     let Some(ticket) = find_farm(&args.farm, &home)? else {
         if args.detach || plan.needs_a_job() {
-            let what = if args.detach { "--detach needs a farm that stays" } else { "no farm is up that has earlier jobs" };
+            let what =
+                if args.detach { "--detach needs a farm that stays" } else { "no farm is up that has earlier jobs" };
             return Err(Report::new(exit_codes::UNREACHABLE, what).hint("`farm up` starts one here"));
         }
         return on_own_farm(plan, &args, output, &home).await;

@@ -9,7 +9,7 @@ use farm_proto::why::{Account, Cause, Why, WhyGroup};
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use super::{connect, print, print_json, show};
+use super::{connect, print, print_json};
 use crate::cli::{FarmArgs, Output, WhyTarget};
 use crate::report::Report;
 
@@ -134,7 +134,9 @@ fn predicate(group: &WhyGroup) -> String {
         Cause::Backoff { attempt, wait_ms } => {
             format!("{waits} attempt {}, which begins in {}", attempt + 1, time(wait_ms.saturating_mul(1_000_000)))
         }
-        Cause::Fetching { worker: id, name } => format!("{waits} {}, which fetches what the job needs", worker(id, name)),
+        Cause::Fetching { worker: id, name } => {
+            format!("{waits} {}, which fetches what the job needs", worker(id, name))
+        }
         Cause::Compiling { worker: id, name } => format!("{waits} {}, which compiles the module", worker(id, name)),
         Cause::Queued { worker: id, name, tasks } => {
             let are = if is_one { "is" } else { "are" };
@@ -229,7 +231,10 @@ mod tests {
             "task 5 of job 7 waits for a slot: 1,200 tasks of this job go first; all 8 slots are busy\n"
         );
         let slot = Cause::Slot { tasks: 0, jobs: 1, slots: 1 };
-        assert_eq!(text(5, 1, slot), "task 5 of job 7 waits for a slot: 1 other job goes first; the only slot is busy\n");
+        assert_eq!(
+            text(5, 1, slot),
+            "task 5 of job 7 waits for a slot: 1 other job goes first; the only slot is busy\n"
+        );
         let queued = Cause::Queued { worker: WorkerId(3), name: "w3".into(), tasks: 1 };
         assert_eq!(
             text(9, 3, queued),

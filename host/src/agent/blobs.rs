@@ -1,17 +1,23 @@
 //! Blobs on a worker's disk, fetched from the scheduler when they are needed, each once.
+//!
+//! A fetch that loses its connection waits for the next one, and begins again there.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use farm_link::LinkError;
 use farm_link::dial::Link;
 use farm_proto::ids::Digest;
 use farm_proto::message::{Open, Request, RequestError, Response};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
+
+/// How long a connection takes, at most, to be seen as lost when one of its streams has broken off.
+const END_OF_CONNECTION: Duration = Duration::from_secs(1);
 
 /// Why there is no blob.
 #[derive(Debug, thiserror::Error)]
@@ -30,15 +36,25 @@ pub(super) enum BlobError {
 #[derive(Debug)]
 pub(super) struct Blobs {
     folder: PathBuf,
-    link: Link,
+    /// The present connection. `None` while there is none yet.
+    link: watch::Receiver<Option<Link>>,
     /// Those that have been asked for. Whoever asks for one that is on its way waits for it.
     known: Mutex<HashMap<Digest, Arc<OnceCell<PathBuf>>>>,
 }
 
 impl Blobs {
     /// Blobs in `folder`, which is there and which nobody else writes to; what it lacks comes over `link`.
-    pub(super) fn new(folder: PathBuf, link: Link) -> Self {
+    pub(super) fn new(folder: PathBuf, link: watch::Receiver<Option<Link>>) -> Self {
         Self { folder, link, known: Mutex::default() }
+    }
+
+    /// Whether a blob is there, so that [`Self::get`] need not fetch it.
+    pub(super) fn has(&self, digest: Digest, size: u64) -> bool {
+        fs::metadata(self.path(digest)).is_ok_and(|metadata| metadata.len() == size)
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(digest.to_string())
     }
 
     /// The file of a blob. It must not be changed.
@@ -56,18 +72,40 @@ impl Blobs {
             }
             Arc::clone(cell)
         };
-        let path = cell.get_or_try_init(|| self.fetch(digest, size)).await?;
+        let path = cell.get_or_try_init(|| self.make(digest, size)).await?;
         Ok(path.clone())
     }
 
-    async fn fetch(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
-        let path = self.folder.join(digest.to_string());
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
-            return Ok(path);
+    async fn make(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let mut current = self.link.clone();
+        loop {
+            if self.has(digest, size) {
+                return Ok(self.path(digest));
+            }
+            let is_open = |link: &Option<Link>| matches!(link, Some(link) if link.connection.close_reason().is_none());
+            let link = match current.wait_for(is_open).await.map(|link| link.clone()) {
+                Ok(Some(link)) => link,
+                // The agent ends, and with it whoever waits for this.
+                Ok(None) | Err(_) => std::future::pending().await,
+            };
+            match self.fetch(&link, digest, size).await {
+                Err(BlobError::Link { digest, source }) => {
+                    // Only the connection's end is worth another try; a stream's own is not.
+                    if tokio::time::timeout(END_OF_CONNECTION, link.connection.closed()).await.is_err() {
+                        return Err(BlobError::Link { digest, source });
+                    }
+                    tracing::debug!(digest = digest.short(), "a fetch waits for another connection");
+                }
+                result => return result,
+            }
         }
+    }
+
+    async fn fetch(&self, link: &Link, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let path = self.path(digest);
         let store = |source| BlobError::Store { path: self.folder.clone(), source };
         let lost = |source| BlobError::Link { digest, source };
-        let (mut writer, mut reader) = self.link.open().await.map_err(lost)?;
+        let (mut writer, mut reader) = link.open().await.map_err(lost)?;
         let request = Open::Request(Request::GetBlob { digest });
         writer.send(&request, Bytes::new()).await.map_err(lost)?;
         writer.finish();
@@ -137,7 +175,7 @@ mod tests {
             let path = folder.path().join(name);
             let file = fs::File::create(&path).expect("a file");
             (&file).write_all(&[0; 10]).expect("ten bytes");
-            let then = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+            let then = std::time::SystemTime::now() - Duration::from_secs(age);
             let times = fs::FileTimes::new().set_accessed(then).set_modified(then);
             file.set_times(times).expect("times");
             path

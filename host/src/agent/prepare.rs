@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{Input, JobSpec, Profile};
 use farm_proto::outcome::{Failure, FailureKind};
+use farm_proto::why::Stage;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use super::blobs::{BlobError, Blobs};
 use crate::artefact::{ArtefactError, Compiler};
@@ -60,8 +61,20 @@ impl PrepareError {
     }
 }
 
-/// Of an artefact: where it is, once it is. Whoever wants it meanwhile waits for it.
-type Artefact = Arc<OnceCell<PathBuf>>;
+/// A module that is being compiled, or has been.
+#[derive(Debug)]
+struct Artefact {
+    /// Where it is, once it is. Whoever wants it meanwhile waits for it.
+    path: OnceCell<PathBuf>,
+    /// What is being done about it, if anything takes long.
+    stage: watch::Sender<Option<Stage>>,
+}
+
+impl Default for Artefact {
+    fn default() -> Self {
+        Self { path: OnceCell::new(), stage: watch::Sender::new(None) }
+    }
+}
 
 /// Prepares jobs. One for all of a worker's jobs, so that what they share is fetched and compiled once.
 #[derive(Debug)]
@@ -72,8 +85,7 @@ pub(super) struct Preparer {
     compiler: Compiler,
     /// Where folders of inputs are made. On one file system with the blobs, links save the copies.
     folder: PathBuf,
-    /// Modules that are being compiled, or have been.
-    compiled: Mutex<HashMap<(Digest, Profile), Artefact>>,
+    compiled: Mutex<HashMap<(Digest, Profile), Arc<Artefact>>>,
 }
 
 impl Preparer {
@@ -81,15 +93,15 @@ impl Preparer {
         Self { worker, blobs, compiler, folder, compiled: Mutex::default() }
     }
 
-    /// Fetches and compiles whatever of the job's is not there yet.
+    /// Fetches and compiles whatever of the job's is not there yet. `tell` is told when either begins.
     ///
     /// # Errors
     ///
     /// A failure that ends the job, with the reason in words.
-    pub(super) async fn prepare(&self, job: JobId, spec: &JobSpec) -> Result<Prepared, Failure> {
+    pub(super) async fn prepare(&self, job: JobId, spec: &JobSpec, tell: impl Fn(Stage)) -> Result<Prepared, Failure> {
         let result = async {
-            let artefact = self.artefact(spec).await?;
-            let inputs = self.inputs(job, &spec.inputs).await?;
+            let artefact = self.artefact(spec, &tell).await?;
+            let inputs = self.inputs(job, &spec.inputs, &tell).await?;
             Ok(Prepared { artefact, inputs })
         };
         result.await.map_err(|error: PrepareError| {
@@ -106,34 +118,59 @@ impl Preparer {
         })
     }
 
-    async fn artefact(&self, spec: &JobSpec) -> Result<PathBuf, PrepareError> {
+    async fn artefact(&self, spec: &JobSpec, tell: &impl Fn(Stage)) -> Result<PathBuf, PrepareError> {
         let key = (spec.module.digest, spec.profile);
-        let cell = {
+        let artefact = {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-            let cell = compiled.entry(key).or_default();
-            if cell.get().is_some_and(|path| !path.exists()) {
-                *cell = Arc::default();
+            let artefact = compiled.entry(key).or_default();
+            if artefact.path.get().is_some_and(|path| !path.exists()) {
+                *artefact = Arc::default();
             }
-            Arc::clone(cell)
+            Arc::clone(artefact)
         };
         let make = || async {
             // A module that was compiled by an earlier worker need not even be fetched.
-            if let Some(artefact) = self.compiler.cache().get(&key.0, key.1)? {
-                return Ok::<_, PrepareError>(artefact);
+            if let Some(path) = self.compiler.cache().get(&key.0, key.1)? {
+                return Ok::<_, PrepareError>(path);
+            }
+            if !self.blobs.has(key.0, spec.module.size) {
+                artefact.stage.send_replace(Some(Stage::Fetching));
             }
             let module = self.blobs.get(key.0, spec.module.size).await?;
+            artefact.stage.send_replace(Some(Stage::Compiling));
             Ok(self.compiler.compile(&module, &key.0, key.1).await?)
         };
-        Ok(cell.get_or_try_init(make).await?.clone())
+        let mut stages = artefact.stage.subscribe();
+        // Somebody else may be at it.
+        stages.mark_changed();
+        let mut path = std::pin::pin!(artefact.path.get_or_try_init(make));
+        loop {
+            tokio::select! {
+                biased;
+                path = &mut path => return Ok(path?.clone()),
+                // It does not end before the artefact does.
+                Ok(()) = stages.changed() => if let Some(stage) = *stages.borrow_and_update() {
+                    tell(stage);
+                },
+            }
+        }
     }
 
-    async fn inputs(&self, job: JobId, inputs: &[Input]) -> Result<Option<TempDir>, PrepareError> {
+    async fn inputs(
+        &self,
+        job: JobId,
+        inputs: &[Input],
+        tell: &impl Fn(Stage),
+    ) -> Result<Option<TempDir>, PrepareError> {
         if inputs.is_empty() {
             return Ok(None);
         }
         let cannot = |source| PrepareError::Inputs { path: self.folder.clone(), source };
         let folder =
             tempfile::Builder::new().prefix(&format!("job-{job}-")).tempdir_in(&self.folder).map_err(cannot)?;
+        if inputs.iter().any(|input| !self.blobs.has(input.digest, input.size)) {
+            tell(Stage::Fetching);
+        }
         for input in inputs {
             let blob = self.blobs.get(input.digest, input.size).await?;
             let path = folder.path().join(below(&input.path)?);

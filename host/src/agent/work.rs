@@ -3,21 +3,28 @@
 //! [`Work`] is driven by the agent's loop: each thing that happens is one call, after which the loop carries out
 //! everything that [`Work::next_effect`] gives, in that order. Every task of a lease is answered once: by an outcome, as
 //! lost, or as returned, unless its job has been cancelled or has failed.
+//!
+//! Connections come and go without it: leases are held and worked off all the same. When there is another connection,
+//! [`Work::forget_cancelled`], [`Work::jobs`] and [`Work::unanswered`] say what it begins with, and
+//! [`Work::reconnected`] says again whatever the scheduler has to know and may not.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farm_proto::columns::{Columns, ColumnsError};
+use farm_proto::columns::Columns;
 use farm_proto::ids::{JobId, LeaseId};
-use farm_proto::job::{Args, JobSpec};
-use farm_proto::message::{Lease, WorkerControl, WorkerWork};
+use farm_proto::job::JobSpec;
+use farm_proto::message::{Claim, Lease, WorkerControl, WorkerWork};
 use farm_proto::outcome::Failure;
+use farm_proto::why::Stage;
 
+use super::job::{Job, JobState, Spent};
 use super::prepare::Prepared;
-use crate::slot::{Chunk, Event, JobSetup, Order, Pace, fit};
+use super::ranges::Ranges;
+use crate::slot::{Chunk, Event, JobSetup, Order, fit};
 
 /// A chunk that lasts longer than this while another slot idles is divided anew: its tasks are longer than they were
 /// thought to be.
@@ -26,7 +33,8 @@ const OVERDUE: Duration = Duration::from_millis(15);
 /// What the agent's loop is to do.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Send(WorkerWork, Bytes),
+    /// An answer to tasks of that job.
+    Send(JobId, WorkerWork, Bytes),
     Control(WorkerControl),
     Order(usize, Order),
     /// Fetch and compile, then call [`Work::prepared`].
@@ -37,39 +45,29 @@ pub(super) enum Effect {
     Broken(String),
 }
 
-/// A job that a scheduler has spoken of and not let us forget.
-#[derive(Debug)]
-struct Job {
-    state: JobState,
-    pace: Pace,
-    /// Whether its tasks need arguments from their lease.
-    has_columns: bool,
-}
-
-#[derive(Debug)]
-enum JobState {
-    Preparing(Arc<JobSpec>),
-    Ready {
-        setup: Arc<JobSetup>,
-        /// Holds the folder of inputs, which goes with it.
-        _prepared: Prepared,
-    },
-    /// Cancelled or failed: nothing of it is run or answered any more.
-    Dead,
-}
-
 #[derive(Debug)]
 struct Held {
     job: JobId,
     first: u64,
     /// Tasks that are not answered yet.
-    open: u32,
+    open: Ranges,
     attempts: Vec<(u32, u32)>,
     arguments: Columns,
     /// What no slot has, as offsets from `first`.
     pending: VecDeque<Range<u32>>,
     /// Whether the scheduler wants back what slots have not started.
     recalled: bool,
+    /// What its job's preparation had taken when it came.
+    spent: Spent,
+}
+
+/// What became of tasks so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// With an outcome.
+    pub(super) finished: u64,
+    /// Handed back to the scheduler.
+    pub(super) returned: u64,
 }
 
 /// Tasks that a slot has.
@@ -82,6 +80,14 @@ struct Given {
     since: Instant,
 }
 
+/// Which lease an answer belongs to.
+#[derive(Debug)]
+struct Answered {
+    lease: LeaseId,
+    job: JobId,
+    spent: Spent,
+}
+
 #[derive(Debug)]
 pub(super) struct Work {
     jobs: HashMap<JobId, Job>,
@@ -92,6 +98,7 @@ pub(super) struct Work {
     slots: usize,
     next_tag: u64,
     draining: bool,
+    tally: Tally,
     effects: VecDeque<Effect>,
 }
 
@@ -104,6 +111,7 @@ impl Work {
             slots,
             next_tag: 0,
             draining: false,
+            tally: Tally::default(),
             effects: VecDeque::new(),
         }
     }
@@ -117,20 +125,35 @@ impl Work {
         self.draining && self.leases.is_empty()
     }
 
+    pub(super) const fn tally(&self) -> Tally {
+        self.tally
+    }
+
     /// The scheduler tells of a job.
-    pub(super) fn job(&mut self, job: JobId, spec: JobSpec) {
-        if self.jobs.contains_key(&job) {
+    pub(super) fn job(&mut self, job: JobId, stamp: u64, spec: JobSpec, now: Instant) {
+        match self.jobs.get_mut(&job) {
             // Told before, or cancelled before it was told: the two come on different streams.
-            return;
+            Some(known) if known.stamp.is_none_or(|known| known == stamp) => {
+                known.stamp = Some(stamp);
+                return;
+            }
+            // The farm was set back to an earlier time, and has made another job since.
+            Some(_) => self.forget(job, now),
+            None => {}
         }
         let spec = Arc::new(spec);
-        let known = Job {
-            state: JobState::Preparing(Arc::clone(&spec)),
-            pace: Pace::default(),
-            has_columns: !matches!(spec.args, Args::Range { .. }),
-        };
-        self.jobs.insert(job, known);
+        self.jobs.insert(job, Job::new(stamp, Arc::clone(&spec)));
         self.effects.push_back(Effect::Prepare(job, spec));
+    }
+
+    /// A job's preparation has come to another stage.
+    pub(super) fn stage(&mut self, job: JobId, stage: Stage, now: Instant) {
+        if let Some(known) = self.jobs.get_mut(&job)
+            && matches!(known.state, JobState::Preparing(_))
+        {
+            known.preparation.enter(stage, now);
+            self.tell_stage(job);
+        }
     }
 
     /// A job's module is compiled and its inputs are there, or never will be.
@@ -146,6 +169,8 @@ impl Work {
                 let inputs = prepared.inputs.as_ref().map(|inputs| inputs.path().to_owned());
                 let setup = JobSetup::new(job, spec, prepared.artefact.clone(), inputs);
                 known.state = JobState::Ready { setup: Arc::new(setup), _prepared: prepared };
+                known.preparation.enter(Stage::Ready, now);
+                self.tell_stage(job);
                 self.hand_out(now);
             }
             Err(failure) => self.fail(job, failure, now),
@@ -156,31 +181,36 @@ impl Work {
     ///
     /// # Errors
     ///
-    /// The payload is not the columns of their arguments.
-    pub(super) fn lease(&mut self, lease: Lease, payload: Bytes, now: Instant) -> Result<(), ColumnsError> {
+    /// The payload is not the columns of their arguments, or the lease is there already.
+    pub(super) fn lease(&mut self, lease: Lease, payload: Bytes, now: Instant) -> Result<(), &'static str> {
         let job = match self.jobs.get(&lease.job) {
-            Some(job) if matches!(job.state, JobState::Dead) => return Ok(()),
+            Some(job) if job.is_dead() => return Ok(()),
             Some(job) if !self.draining => job,
             // Its job is forgotten already, or we are about to leave.
             Some(_) | None => {
-                self.give_up(lease.lease, lease.first, lease.count);
+                self.give_up(lease.lease, lease.job, lease.first, lease.count);
                 return Ok(());
             }
         };
-        let arguments =
-            if job.has_columns { Columns::decode(lease.count.into(), payload)? } else { Columns::default() };
+        let arguments = if job.has_columns {
+            Columns::decode(lease.count.into(), payload).map_err(|_| "a lease without its arguments")?
+        } else {
+            Columns::default()
+        };
         let held = Held {
             job: lease.job,
             first: lease.first,
-            open: lease.count,
+            open: Ranges::up_to(lease.count),
             attempts: lease.attempts,
             arguments,
             pending: std::iter::once(0..lease.count).collect(),
             recalled: false,
+            spent: job.preparation.spent_until(now),
         };
-        if lease.count > 0 {
-            self.leases.insert(lease.lease, held);
+        if lease.count > 0 && self.leases.insert(lease.lease, held).is_some() {
+            return Err("a lease for the second time");
         }
+        self.tell_stage(lease.job);
         self.hand_out(now);
         Ok(())
     }
@@ -190,6 +220,7 @@ impl Work {
         let Some(held) = self.leases.get_mut(&lease) else {
             return;
         };
+        let job = held.job;
         let mut excess = held.pending.iter().map(|range| range.end - range.start).sum::<u32>().saturating_sub(keep);
         let mut given_up = Vec::new();
         // From the end: what comes first is needed first.
@@ -210,21 +241,21 @@ impl Work {
             self.effects.extend(chunks.map(|(tag, given)| Effect::Order(given.slot, Order::TakeBack { tag: *tag })));
         }
         for (first, count) in given_up {
-            self.give_up(lease, first, count);
+            self.give_up(lease, job, first, count);
         }
     }
 
     /// The scheduler wants nothing of a job any more.
     pub(super) fn cancel(&mut self, job: JobId, now: Instant) {
-        let known = self.jobs.entry(job).or_insert_with(|| Job {
-            state: JobState::Dead,
-            pace: Pace::default(),
-            has_columns: false,
-        });
+        self.give_up_job(job, JobState::Cancelled, now);
+    }
+
+    fn give_up_job(&mut self, job: JobId, state: JobState, now: Instant) {
+        let known = self.jobs.entry(job).or_insert_with(Job::cancelled);
         if matches!(known.state, JobState::Preparing(_)) {
             self.effects.push_back(Effect::Abandon(job));
         }
-        known.state = JobState::Dead;
+        known.state = state;
         self.leases.retain(|_, held| held.job != job);
         let mut slots: Vec<_> = self.chunks.values().filter(|given| given.job == job).map(|given| given.slot).collect();
         slots.sort_unstable();
@@ -240,30 +271,95 @@ impl Work {
         self.effects.extend((0..self.slots).map(|slot| Effect::Order(slot, Order::Forget(job))));
     }
 
-    /// Take nothing new.
+    /// Take nothing new, and hand back what has not begun.
     pub(super) fn drain(&mut self) {
-        if !std::mem::replace(&mut self.draining, true) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        self.effects.push_back(Effect::Control(WorkerControl::Draining));
+        let leases: Vec<_> = self.leases.keys().copied().collect();
+        leases.into_iter().for_each(|lease| self.recall(lease, 0));
+    }
+
+    /// Stop what still runs, and hand it back. After [`Self::drain`].
+    pub(super) fn stop(&mut self) {
+        let running: BTreeSet<_> = self.chunks.values().map(|given| (given.slot, given.job)).collect();
+        self.effects.extend(running.into_iter().map(|(slot, job)| Effect::Order(slot, Order::Cancel(job))));
+    }
+
+    /// Forgets the jobs that were cancelled: what the next connection begins with should not name them. If the scheduler
+    /// still knows one, as that of a farm that was set back may, it tells of it anew.
+    pub(super) fn forget_cancelled(&mut self, now: Instant) {
+        let is_cancelled = |job: &Job| matches!(job.state, JobState::Cancelled);
+        let cancelled: Vec<_> = self.jobs.iter().filter(|(_, job)| is_cancelled(job)).map(|(id, _)| *id).collect();
+        cancelled.into_iter().for_each(|job| self.forget(job, now));
+    }
+
+    /// Whether the job is one that the scheduler may want to hear of.
+    pub(super) fn knows(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// All jobs with their stamps, ascending. None was cancelled, see [`Self::forget_cancelled`].
+    pub(super) fn jobs(&self) -> Vec<(JobId, u64)> {
+        let mut jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((*id, job.stamp?))).collect();
+        jobs.sort_unstable();
+        jobs
+    }
+
+    /// Leases with tasks that are not answered, ascending: those tasks.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Claim> {
+        self.leases.iter().map(|(lease, held)| {
+            let tasks =
+                held.open.iter().map(|open| (held.first + u64::from(open.start), held.first + u64::from(open.end)));
+            Claim { lease: *lease, job: held.job, tasks: tasks.collect() }
+        })
+    }
+
+    /// There is another connection: what was said on the control stream of the last one may never have arrived.
+    pub(super) fn reconnected(&mut self) {
+        if self.draining {
             self.effects.push_back(Effect::Control(WorkerControl::Draining));
+        }
+        let mut jobs: Vec<_> = self.jobs.keys().copied().collect();
+        jobs.sort_unstable();
+        for id in jobs {
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            match &job.state {
+                JobState::Failed(failure) => {
+                    let message = WorkerControl::JobFailed { job: id, failure: Failure::clone(failure) };
+                    self.effects.push_back(Effect::Control(message));
+                }
+                JobState::Preparing(_) | JobState::Ready { .. } | JobState::Cancelled => {
+                    job.preparation.untell();
+                    self.tell_stage(id);
+                }
+            }
         }
     }
 
     /// A slot says what became of its orders.
     pub(super) fn slot_says(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Results { tag, batch, results } => {
-                let Some(lease) = self.answer(tag, batch.count) else {
+            Event::Results { tag, mut batch, results } => {
+                let Some(answered) = self.answer(tag, batch.first, batch.count) else {
                     return;
                 };
-                if let Some(job) = self.chunks.get(&tag).and_then(|given| self.jobs.get_mut(&given.job)) {
+                self.tally.finished += u64::from(batch.count);
+                if let Some(job) = self.jobs.get_mut(&answered.job) {
                     job.pace.learn(&batch);
+                    let spent = job.preparation.spent_until(now);
+                    (batch.fetch_ns, batch.compile_ns) = spent.since(answered.spent);
                 }
-                let message = WorkerWork::Results { lease, batch };
-                self.effects.push_back(Effect::Send(message, results.encode()));
+                let message = WorkerWork::Results { lease: answered.lease, batch };
+                self.effects.push_back(Effect::Send(answered.job, message, results.encode()));
             }
             Event::Lost { tag, task, message } => {
-                if let Some(lease) = self.answer(tag, 1) {
+                if let Some(Answered { lease, job, .. }) = self.answer(tag, task, 1) {
                     let message = WorkerWork::Lost { lease, task, message };
-                    self.effects.push_back(Effect::Send(message, Bytes::new()));
+                    self.effects.push_back(Effect::Send(job, message, Bytes::new()));
                 }
             }
             Event::Returned { tag, first, count } => {
@@ -316,7 +412,17 @@ impl Work {
     }
 
     fn is_alive(&self, job: JobId) -> bool {
-        self.jobs.get(&job).is_some_and(|job| !matches!(job.state, JobState::Dead))
+        self.jobs.get(&job).is_some_and(|job| !job.is_dead())
+    }
+
+    /// Tells the scheduler how far a job is that has it waiting.
+    fn tell_stage(&mut self, job: JobId) {
+        if self.leases.values().any(|held| held.job == job)
+            && let Some(known) = self.jobs.get_mut(&job)
+            && let Some(stage) = known.preparation.news()
+        {
+            self.effects.push_back(Effect::Control(WorkerControl::Preparing { job, stage }));
+        }
     }
 
     fn has_idle_slot(&self) -> bool {
@@ -327,36 +433,39 @@ impl Work {
         self.leases.values().any(|held| !held.pending.is_empty())
     }
 
+    /// The failure is kept, and told again to the next connection, until the scheduler cancels the job or lets us
+    /// forget it.
     fn fail(&mut self, job: JobId, failure: Failure, now: Instant) {
-        self.effects.push_back(Effect::Control(WorkerControl::JobFailed { job, failure }));
-        self.cancel(job, now);
+        self.effects.push_back(Effect::Control(WorkerControl::JobFailed { job, failure: failure.clone() }));
+        self.give_up_job(job, JobState::Failed(Box::new(failure)), now);
     }
 
-    /// Counts `count` tasks of a chunk as answered. `None` if nobody wants the answer.
-    fn answer(&mut self, tag: u64, count: u32) -> Option<LeaseId> {
+    /// Counts tasks of a chunk as answered. `None` if nobody wants the answer.
+    fn answer(&mut self, tag: u64, first: u64, count: u32) -> Option<Answered> {
         let given = self.chunks.get_mut(&tag)?;
         given.count = given.count.saturating_sub(count);
         let lease = given.lease;
-        self.close(lease, count).then_some(lease)
+        self.close(lease, first, count)
     }
 
-    /// Whether the lease was held.
-    fn close(&mut self, lease: LeaseId, count: u32) -> bool {
-        let Some(held) = self.leases.get_mut(&lease) else {
-            return false;
-        };
-        held.open = held.open.saturating_sub(count);
-        if held.open == 0 {
+    /// `None` if the lease is not held.
+    fn close(&mut self, lease: LeaseId, first: u64, count: u32) -> Option<Answered> {
+        let held = self.leases.get_mut(&lease)?;
+        let answered = Answered { lease, job: held.job, spent: held.spent };
+        let start = u32::try_from(first.checked_sub(held.first)?).ok()?;
+        held.open.remove(start..start.saturating_add(count));
+        if held.open.is_empty() {
             self.leases.remove(&lease);
         }
-        true
+        Some(answered)
     }
 
-    fn give_up(&mut self, lease: LeaseId, first: u64, count: u32) {
+    fn give_up(&mut self, lease: LeaseId, job: JobId, first: u64, count: u32) {
         if count > 0 {
-            self.close(lease, count);
+            self.close(lease, first, count);
+            self.tally.returned += u64::from(count);
             let message = WorkerWork::Returned { lease, first, count };
-            self.effects.push_back(Effect::Send(message, Bytes::new()));
+            self.effects.push_back(Effect::Send(job, message, Bytes::new()));
         }
     }
 
@@ -370,7 +479,8 @@ impl Work {
             return;
         };
         if held.recalled {
-            return self.give_up(lease, first, count);
+            let job = held.job;
+            return self.give_up(lease, job, first, count);
         }
         let start = (first - held.first) as u32;
         let at = held.pending.partition_point(|range| range.start < start);

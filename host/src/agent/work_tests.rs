@@ -1,6 +1,6 @@
 //! The bookkeeping in worlds of chance: slots that behave as drivers promise to, a scheduler that may ask for anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,12 @@ use farm_proto::ids::{Digest, JobId, LeaseId};
 use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding};
 use farm_proto::message::{Batch, Lease, WorkerControl, WorkerWork};
 use farm_proto::outcome::{Failure, FailureKind};
+use farm_proto::why::Stage;
 
+use super::outbox::Outbox;
 use super::prepare::Prepared;
-use super::work::{Effect, Work};
+use super::resume::resume;
+use super::work::{Effect, Tally, Work};
 use crate::slot::{Chunk, Event, Order};
 
 /// xorshift: the tests need numbers, not good ones.
@@ -41,6 +44,8 @@ fn spec(args: Args) -> JobSpec {
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     }
 }
 
@@ -67,6 +72,24 @@ struct World {
     next_task: BTreeMap<JobId, u64>,
     next_lease: u64,
     drained: bool,
+    outbox: Outbox,
+    /// Of every lease: the tasks without an acknowledged answer.
+    unacknowledged: BTreeMap<LeaseId, (JobId, BTreeSet<u64>)>,
+    /// What was sent on this connection and is not acknowledged.
+    sent: VecDeque<WorkerWork>,
+    acknowledged: u64,
+    /// Jobs that the scheduler says nothing more of.
+    over: Vec<JobId>,
+    told: Vec<WorkerControl>,
+}
+
+/// What a message is about.
+fn tasks(message: &WorkerWork) -> (LeaseId, u64, u32) {
+    match message {
+        WorkerWork::Results { lease, batch } => (*lease, batch.first, batch.count),
+        WorkerWork::Lost { lease, task, .. } => (*lease, *task, 1),
+        WorkerWork::Returned { lease, first, count } => (*lease, *first, *count),
+    }
 }
 
 impl World {
@@ -85,6 +108,12 @@ impl World {
             next_task: BTreeMap::new(),
             next_lease: 1,
             drained: false,
+            outbox: Outbox::default(),
+            unacknowledged: BTreeMap::new(),
+            sent: VecDeque::new(),
+            acknowledged: 0,
+            over: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -96,9 +125,17 @@ impl World {
     fn carry_out(&mut self) {
         while let Some(effect) = self.work.next_effect() {
             match effect {
-                Effect::Send(message, payload) => self.answer(message, &payload),
-                Effect::Control(WorkerControl::JobFailed { job, .. }) => self.cancelled.push(job),
-                Effect::Control(_) | Effect::Abandon(_) => {}
+                Effect::Send(job, message, payload) => {
+                    self.outbox.push(job, message.clone(), payload.clone());
+                    self.answer(message, &payload);
+                }
+                Effect::Control(message) => {
+                    if let WorkerControl::JobFailed { job, .. } = &message {
+                        self.cancelled.push(*job);
+                    }
+                    self.told.push(message);
+                }
+                Effect::Abandon(_) => {}
                 Effect::Prepare(job, _) => self.preparing.push(job),
                 Effect::Order(slot, order) => self.order(slot, order),
                 Effect::Broken(message) => panic!("{message}"),
@@ -110,18 +147,14 @@ impl World {
     }
 
     fn answer(&mut self, message: WorkerWork, payload: &Bytes) {
-        let (lease, first, count) = match message {
-            WorkerWork::Results { lease, batch } => {
-                let results = farm_proto::columns::Columns::decode(batch.count.into(), payload.clone());
-                // Each slot echoes the task's number.
-                for (offset, result) in results.expect("columns").iter().enumerate() {
-                    assert_eq!(result, (batch.first + offset as u64).to_le_bytes());
-                }
-                (lease, batch.first, batch.count)
+        let (lease, first, count) = tasks(&message);
+        if let WorkerWork::Results { batch, .. } = &message {
+            let results = farm_proto::columns::Columns::decode(batch.count.into(), payload.clone());
+            // Each slot echoes the task's number.
+            for (offset, result) in results.expect("columns").iter().enumerate() {
+                assert_eq!(result, (batch.first + offset as u64).to_le_bytes());
             }
-            WorkerWork::Lost { lease, task, .. } => (lease, task, 1),
-            WorkerWork::Returned { lease, first, count } => (lease, first, count),
-        };
+        }
         assert!(count > 0, "an answer for nothing");
         let known = self.leases.get_mut(&lease).expect("an answer for no lease");
         assert!(!self.cancelled.contains(&known.job), "an answer for a cancelled job");
@@ -197,7 +230,15 @@ impl World {
             let mut results = ColumnsBuilder::new();
             (0..u64::from(count)).for_each(|offset| results.push(&(task + offset).to_le_bytes()));
             let run_ns = u64::from(count) * (1 << self.random.below(30));
-            let batch = Batch { first: task, count, failures: Vec::new(), captured: Vec::new(), run_ns };
+            let batch = Batch {
+                first: task,
+                count,
+                failures: Vec::new(),
+                captured: Vec::new(),
+                run_ns,
+                fetch_ns: 0,
+                compile_ns: 0,
+            };
             self.tells(Event::Results { tag, batch, results: results.finish() });
         }
         if let Some((chunk, done)) = self.slots[slot].front()
@@ -209,14 +250,62 @@ impl World {
         }
     }
 
+    /// The link takes some messages, and the scheduler acknowledges some of those that it has got.
+    fn link_step(&mut self) {
+        for _ in 0..self.random.below(4) {
+            self.sent.extend(self.outbox.take_unsent().map(|(message, _)| message));
+        }
+        for _ in 0..self.random.below(4) {
+            let Some(message) = self.sent.pop_front() else {
+                break;
+            };
+            let (lease, first, count) = tasks(&message);
+            if let Some((_, tasks)) = self.unacknowledged.get_mut(&lease) {
+                (first..first + u64::from(count)).for_each(|task| assert!(tasks.remove(&task)));
+            }
+            self.acknowledged += 1;
+        }
+        self.outbox.stored(self.acknowledged).expect("no more than was sent");
+    }
+
+    /// The connection is lost, slots work on, and there is another one.
+    fn reconnect(&mut self) {
+        (0..self.random.below(20)).for_each(|_| self.slot_step());
+        self.work.forget_cancelled(self.now);
+        self.outbox.restart(|job| self.work.knows(job));
+        self.sent.clear();
+        self.acknowledged = 0;
+        self.over = self.cancelled.clone();
+        let resume = resume(&self.work, &self.outbox);
+        for (job, stamp) in &resume.jobs {
+            assert!(*stamp == 1 && self.has_columns.contains_key(job));
+        }
+        let over = &self.over;
+        let claimed = resume.claims.iter().filter(|claim| !over.contains(&claim.job)).map(|claim| {
+            let tasks = claim.tasks.iter().flat_map(|(start, end)| *start..*end).collect();
+            (claim.lease, (claim.job, tasks))
+        });
+        let expected = self.unacknowledged.iter().filter(|(_, (job, tasks))| !over.contains(job) && !tasks.is_empty());
+        let expected: BTreeMap<_, _> = expected.map(|(lease, claim)| (*lease, claim.clone())).collect();
+        assert_eq!(claimed.collect::<BTreeMap<_, (_, BTreeSet<_>)>>(), expected);
+        self.carry_out();
+        self.told.clear();
+        self.work.reconnected();
+        self.carry_out();
+        assert_eq!(self.told.contains(&WorkerControl::Draining), self.drained);
+    }
+
     fn scheduler_step(&mut self) {
         let job = JobId(1 + self.random.below(4));
+        if self.over.contains(&job) {
+            return;
+        }
         match self.random.below(30) {
             0..3 => {
                 let columns = self.random.below(2) == 0;
                 let args = if columns { Args::Inline { count: 1 } } else { Args::Range { start: 0, end: 1 } };
                 self.has_columns.entry(job).or_insert(columns);
-                self.work.job(job, spec(args));
+                self.work.job(job, 1, spec(args), self.now);
             }
             3..6 => {
                 if let Some(job) = self.preparing.pop() {
@@ -240,6 +329,7 @@ impl World {
                 self.work.cancel(job, self.now);
                 self.leases.retain(|_, known| known.job != job);
             }
+            26 if self.random.below(10) == 0 => self.reconnect(),
             25 if self.random.below(50) == 0 => {
                 self.drained = true;
                 self.work.drain();
@@ -271,6 +361,7 @@ impl World {
         if count > 0 && !self.cancelled.contains(&job) {
             let answered = vec![false; count as usize];
             self.leases.insert(lease, Known { job, first, answered });
+            self.unacknowledged.insert(lease, (job, (first..*next).collect()));
         }
         let payload = arguments.finish().encode();
         let lease = Lease { lease, job, first, count, attempts: vec![(0, 1)] };
@@ -299,13 +390,18 @@ fn every_task_is_answered_once_whatever_happens() {
     for seed in 1..300 {
         let mut world = World::new(seed);
         for _ in 0..600 {
-            if world.random.below(3) == 0 {
-                world.scheduler_step();
-            } else {
-                world.slot_step();
+            match world.random.below(6) {
+                0..2 => world.scheduler_step(),
+                2 => world.link_step(),
+                _ => world.slot_step(),
             }
         }
         world.settle();
+        world.reconnect();
+        while world.outbox.has_unsent() || !world.sent.is_empty() {
+            world.link_step();
+        }
+        assert!(world.outbox.is_empty());
     }
 }
 
@@ -315,7 +411,7 @@ fn two_slots() -> World {
     world.work = Work::new(2);
     world.slots = vec![VecDeque::new(); 2];
     world.has_columns.insert(JobId(1), false);
-    world.work.job(JobId(1), spec(Args::Range { start: 0, end: 1000 }));
+    world.work.job(JobId(1), 1, spec(Args::Range { start: 0, end: 1000 }), world.now);
     world.work.prepared(JobId(1), prepared(), world.now);
     world
 }
@@ -332,7 +428,10 @@ fn outcome(task: u64, run: Duration) -> (Batch, farm_proto::columns::Columns) {
     let mut results = ColumnsBuilder::new();
     results.push(&task.to_le_bytes());
     let run_ns = run.as_nanos() as u64;
-    (Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns }, results.finish())
+    (
+        Batch { first: task, count: 1, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 },
+        results.finish(),
+    )
 }
 
 fn finish_first(world: &mut World, slot: usize, run: Duration) {
@@ -389,4 +488,92 @@ fn an_idle_slot_gets_what_a_slow_one_has_not_started() {
     world.carry_out();
     assert!(world.slots[1].iter().map(|(chunk, _)| chunk.count).sum::<u32>() <= 2);
     assert!(!world.slots[0].is_empty(), "the idle slot has got nothing");
+}
+
+#[test]
+fn a_drained_worker_hands_back_what_has_not_begun_and_in_the_end_what_has() {
+    let mut world = two_slots();
+    lease(&mut world, 1, 0, 10);
+    world.drained = true;
+    world.work.drain();
+    world.carry_out();
+    assert_eq!(world.leases[&LeaseId(1)].answered.iter().filter(|answered| **answered).count(), 8);
+    assert!(!world.work.is_drained());
+    world.work.stop();
+    // `order` lets chunks go without a word, as for a cancelled job; drivers give back what they had.
+    let running: Vec<_> = world.slots.iter().flatten().map(|(chunk, _)| (chunk.tag, chunk.first)).collect();
+    assert_eq!(running.len(), 2);
+    for (tag, first) in running {
+        world.work.slot_says(Event::Returned { tag, first, count: 1 }, world.now);
+    }
+    world.carry_out();
+    assert!(world.work.is_drained());
+    assert_eq!(world.work.tally(), Tally { finished: 0, returned: 10 });
+}
+
+/// What was told of job 1's preparation since this was asked last.
+fn stages(world: &mut World) -> Vec<Stage> {
+    world.carry_out();
+    let told = world.told.drain(..);
+    told.map(|message| match message {
+        WorkerControl::Preparing { job: JobId(1), stage } => stage,
+        other => panic!("{other:?}"),
+    })
+    .collect()
+}
+
+#[test]
+fn preparation_is_told_while_tasks_wait_for_it() {
+    let mut world = World::new(1);
+    world.has_columns.insert(JobId(1), false);
+    world.work.job(JobId(1), 1, spec(Args::Range { start: 0, end: 1000 }), world.now);
+    world.work.stage(JobId(1), Stage::Fetching, world.now);
+    assert_eq!(stages(&mut world), []);
+    world.now += Duration::from_secs(1);
+    lease(&mut world, 1, 0, 1);
+    lease(&mut world, 2, 1, 1);
+    assert_eq!(stages(&mut world), [Stage::Fetching]);
+    world.now += Duration::from_secs(2);
+    world.work.stage(JobId(1), Stage::Compiling, world.now);
+    assert_eq!(stages(&mut world), [Stage::Compiling]);
+    world.work.reconnected();
+    assert_eq!(stages(&mut world), [Stage::Compiling]);
+    world.now += Duration::from_secs(4);
+    world.work.prepared(JobId(1), prepared(), world.now);
+    assert_eq!(stages(&mut world), [Stage::Ready]);
+    world.work.reconnected();
+    assert_eq!(stages(&mut world), []);
+    // From the lease's coming on.
+    finish_first(&mut world, 0, Duration::from_millis(1));
+    let (message, _) = world.outbox.take_unsent().expect("an answer");
+    let WorkerWork::Results { batch, .. } = message else {
+        panic!("{message:?}");
+    };
+    assert_eq!((batch.fetch_ns, batch.compile_ns), (2_000_000_000, 4_000_000_000));
+}
+
+#[test]
+fn a_failure_is_told_until_the_scheduler_knows() {
+    let mut world = World::new(1);
+    world.work.job(JobId(1), 1, spec(Args::Range { start: 0, end: 1000 }), world.now);
+    let failure = Failure::new(FailureKind::BadModule, "bad");
+    world.work.prepared(JobId(1), Err(failure.clone()), world.now);
+    let told = [WorkerControl::JobFailed { job: JobId(1), failure }];
+    world.carry_out();
+    assert_eq!(world.told, told);
+    for _ in 0..2 {
+        world.told.clear();
+        world.work.forget_cancelled(world.now);
+        assert_eq!(world.work.jobs(), [(JobId(1), 1)]);
+        world.work.reconnected();
+        world.carry_out();
+        assert_eq!(world.told, told);
+    }
+    world.told.clear();
+    world.work.cancel(JobId(1), world.now);
+    world.work.forget_cancelled(world.now);
+    world.work.reconnected();
+    world.carry_out();
+    assert_eq!(world.told, []);
+    assert_eq!(world.work.jobs(), []);
 }

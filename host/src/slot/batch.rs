@@ -45,6 +45,8 @@ impl BatchBuilder {
             failures: Vec::new(),
             captured: Vec::new(),
             run_ns: 0,
+            fetch_ns: 0,
+            compile_ns: 0,
         });
         if let Some((details, size)) = details {
             self.details += size;

@@ -33,6 +33,8 @@ pub struct JobSetup {
     pub result: ResultEncoding,
     /// If the arguments are a range of integers: that of task 0.
     pub range_start: Option<i64>,
+    /// Whether the function takes two, and is called over the elements of an array.
+    pub fold: bool,
 }
 
 impl JobSetup {
@@ -55,8 +57,9 @@ impl JobSetup {
             result: spec.module.result,
             range_start: match spec.args {
                 Args::Range { start, .. } => Some(start),
-                Args::Inline { .. } | Args::Chunks(_) => None,
+                Args::Inline { .. } | Args::Chunks(_) | Args::Results(_) | Args::Subset { .. } => None,
             },
+            fold: spec.fold,
         }
     }
 }

@@ -475,6 +475,8 @@ fn timed_out(task: u64, limit_ms: u64, ran_ns: u64) -> (Batch, Columns) {
         failures: vec![(0, Failure::new(FailureKind::Timeout, message))],
         captured: Vec::new(),
         run_ns: ran_ns,
+        fetch_ns: 0,
+        compile_ns: 0,
     };
     (batch, results.finish())
 }

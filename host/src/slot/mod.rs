@@ -24,6 +24,7 @@ mod batch;
 mod child;
 mod command;
 mod driver;
+mod fold;
 mod local;
 mod pace;
 mod process;

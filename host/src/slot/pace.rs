@@ -83,6 +83,8 @@ mod tests {
             failures: Vec::new(),
             captured: Vec::new(),
             run_ns: 10 * task.as_nanos() as u64,
+            fetch_ns: 0,
+            compile_ns: 0,
         });
         pace
     }

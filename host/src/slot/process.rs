@@ -16,11 +16,13 @@ use bytes::{Bytes, BytesMut};
 use farm_proto::columns::{Columns, ColumnsError};
 use farm_proto::frame::{self, FrameError, HEADER_LEN};
 use farm_proto::ids::JobId;
+use farm_proto::job::ResultEncoding;
 use farm_proto::outcome::{Captured, Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::command::{Command, Details, JobSetup, Recent};
+use super::fold;
 use super::ring::{Header, Kind, MAX_DETAILS, MAX_RESULT, Writer};
 use super::shared::{Shared, Word, now_ns};
 use super::span;
@@ -105,6 +107,8 @@ fn end_with_agent(socket: &UnixStream) {
 struct Job {
     sandbox: Sandbox,
     range_start: Option<i64>,
+    /// Of a fold: how much of what it prints is kept.
+    fold_output: Option<u64>,
 }
 
 struct Slot {
@@ -157,13 +161,14 @@ impl Slot {
     fn open(&mut self, setup: JobSetup) {
         let job = setup.job;
         let range_start = setup.range_start;
+        let fold_output = setup.fold.then_some(setup.limits.output);
         // A module that kills the process right here is to be blamed for it.
         let opening = self.shared.word(Word::Opening);
         opening.store(1, Ordering::Release);
         let opened = open_sandbox(setup, &self.writer);
         opening.store(0, Ordering::Release);
         match opened {
-            Ok(sandbox) => self.jobs.insert(job, Some(Job { sandbox, range_start })),
+            Ok(sandbox) => self.jobs.insert(job, Some(Job { sandbox, range_start, fold_output })),
             Err(failure) => {
                 self.jobs.insert(job, None);
                 let details = postcard::to_stdvec(&fit_failure(failure)).unwrap_or_default();
@@ -209,7 +214,10 @@ impl Slot {
             let attempt = attempts.next_if(|(at, _)| *at == offset).map_or(0, |(_, attempt)| attempt);
             self.result.clear();
             let task = Task { job, index, attempt, argument };
-            let ended = open.sandbox.call(task, &mut self.result);
+            let ended = match open.fold_output {
+                Some(output) => fold::call(&mut open.sandbox, task, output, &mut self.result),
+                None => open.sandbox.call(task, &mut self.result),
+            };
             let done = now_ns();
             let details = details_of(ended, &mut self.result);
             let header = Header {
@@ -242,6 +250,10 @@ const fn header(kind: Kind, a: u64, b: u64) -> Header {
 }
 
 fn open_sandbox(setup: JobSetup, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox, Failure> {
+    if setup.fold && setup.result != ResultEncoding::Json {
+        let message = "only a function whose results are JSON can be called over an array: its results are arguments";
+        return Err(Failure::new(FailureKind::BadArguments, message));
+    }
     let spec = SandboxSpec {
         kind: setup.kind,
         function: setup.function,

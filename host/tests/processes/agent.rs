@@ -1,26 +1,19 @@
 //! Workers as processes, against a scheduler that says what the test wants.
 
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farm_host::agent::{self, AgentOptions};
 use farm_proto::close;
-use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::{Digest, JobId, LeaseId};
-use farm_proto::job::{Args, Input, JobSpec};
-use farm_proto::message::{Lease, SchedulerControl, SchedulerWork, WorkerControl, WorkerWork};
+use farm_proto::job::Input;
+use farm_proto::message::{SchedulerControl, WorkerControl};
 use farm_proto::outcome::FailureKind;
+use farm_proto::why::Stage;
 use rustix::process::Signal;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
-use crate::WORKER;
-use crate::guests::{COUNTS, FUNCTIONS, LARGE, READS_INPUT, SQUARE, shipped};
-use crate::processes::{children, eventually, is_alive, marked, send, within};
-use crate::scheduler::{Connected, Scheduler};
+use crate::farm::{Answer, Farm, flatten, inline};
+use crate::guests::{COUNTS, FUNCTIONS, LARGE, READS_INPUT, SQUARE};
+use crate::processes::{eventually, is_alive, marked, send, within};
 
 crate::tests![
     a_range_is_worked_off,
@@ -36,198 +29,13 @@ crate::tests![
     a_blob_that_the_scheduler_lacks_fails_the_job,
     inputs_are_mounted_and_removed,
     inputs_do_not_lead_outside,
-    a_drained_worker_finishes_and_leaves,
-    sigterm_drains,
     exit_is_at_once,
     a_scheduler_that_ends_ends_its_workers,
-    a_scheduler_that_is_lost_ends_its_workers_with_an_error,
     a_killed_worker_leaves_no_slot,
     large_results_wait_for_a_slow_link,
     progress_is_told_now_and_then,
+    preparation_is_told_and_accounted_for,
 ];
-
-/// The worker's process.
-pub(crate) fn worker(args: &[OsString]) -> ExitCode {
-    let [ticket, folder, slots] = args else {
-        return ExitCode::from(64);
-    };
-    let text = |arg: &OsString| arg.to_str().unwrap().to_owned();
-    let cache = Path::new(folder).join("cache");
-    let mut options = AgentOptions::new("test", text(slots).parse().unwrap(), cache).unwrap();
-    options.identities = Some(folder.into());
-    // Makes the slots of this test known from all others.
-    options.slot.args.push(folder.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    match runtime.block_on(agent::run(&text(ticket).parse().unwrap(), options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("worker: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-struct Farm {
-    worker: Child,
-    connected: Connected,
-    scheduler: Scheduler,
-    runtime: Runtime,
-    folder: TempDir,
-    slots: u32,
-}
-
-impl Farm {
-    fn new(slots: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        // Two threads, so that a test may block.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let guard = runtime.enter();
-        let scheduler = Scheduler::start(folder.path());
-        drop(guard);
-        let worker = start_worker(&scheduler, folder.path(), slots);
-        let connected = runtime.block_on(scheduler.accept());
-        assert_eq!((connected.hello.slots, connected.hello.pid), (slots, worker.id()));
-        Self { worker, connected, scheduler, runtime, folder, slots }
-    }
-
-    /// Another worker with the same folder, after the first one has ended.
-    fn restart(&mut self) {
-        assert!(self.end().success());
-        self.worker = start_worker(&self.scheduler, self.folder.path(), self.slots);
-        self.connected = self.runtime.block_on(self.scheduler.accept());
-    }
-
-    fn mark(&self) -> &str {
-        self.folder.path().to_str().unwrap()
-    }
-
-    fn slots(&self) -> Vec<u32> {
-        let worker = self.worker.id();
-        children(worker).into_iter().filter(|pid| marked(self.mark()).contains(pid)).collect()
-    }
-
-    fn work(&mut self, message: &SchedulerWork, payload: Bytes) {
-        let writer = &mut self.connected.work.0;
-        self.runtime.block_on(writer.send(message, payload)).unwrap();
-    }
-
-    fn control(&mut self, message: &SchedulerControl) {
-        let writer = &mut self.connected.control.0;
-        self.runtime.block_on(writer.send(message, Bytes::new())).unwrap();
-    }
-
-    /// Tells of a job that calls a function of a module, and offers the module.
-    fn job(&mut self, job: u64, wat: &str, function: &str, change: impl FnOnce(&mut JobSpec)) {
-        let (module, mut spec) = shipped(wat, function, Args::Range { start: 0, end: 1 << 40 });
-        self.scheduler.put(module);
-        change(&mut spec);
-        self.work(&SchedulerWork::Job { job: JobId(job), spec: Box::new(spec) }, Bytes::new());
-    }
-
-    /// Leases tasks of a range.
-    fn lease(&mut self, job: u64, lease: u64, first: u64, count: u32) {
-        let lease = Lease { lease: LeaseId(lease), job: JobId(job), first, count, attempts: Vec::new() };
-        self.work(&SchedulerWork::Lease(lease), Bytes::new());
-    }
-
-    /// Leases tasks with arguments of their own.
-    fn lease_with(&mut self, job: u64, lease: u64, first: u64, arguments: &[&str]) {
-        let mut columns = ColumnsBuilder::new();
-        arguments.iter().for_each(|argument| columns.push(argument.as_bytes()));
-        let count = arguments.len() as u32;
-        let lease = Lease { lease: LeaseId(lease), job: JobId(job), first, count, attempts: Vec::new() };
-        self.work(&SchedulerWork::Lease(lease), columns.finish().encode());
-    }
-
-    fn answer(&mut self) -> (WorkerWork, Bytes) {
-        let next = self.connected.work.1.expect();
-        let limited = async { tokio::time::timeout(Duration::from_secs(20), next).await };
-        self.runtime.block_on(limited).expect("an answer").unwrap()
-    }
-
-    fn message(&mut self) -> WorkerControl {
-        let next = self.connected.control.1.expect();
-        let limited = async { tokio::time::timeout(Duration::from_secs(20), next).await };
-        self.runtime.block_on(limited).expect("a message").unwrap().0
-    }
-
-    /// The answers to `count` tasks of a lease, by task.
-    fn answers(&mut self, lease: u64, first: u64, count: u64) -> Vec<Answer> {
-        let mut answers: Vec<_> = (0..count).map(|_| Answer::None).collect();
-        let mut left = count;
-        while left > 0 {
-            let (message, payload) = self.answer();
-            for (of, task, answer) in flatten(message, payload) {
-                assert_eq!(of, LeaseId(lease));
-                let place = &mut answers[(task - first) as usize];
-                assert!(matches!(place, Answer::None), "task {task} is answered twice");
-                *place = answer;
-                left -= 1;
-            }
-        }
-        answers
-    }
-
-    /// Waits for the worker's end, having told it to leave.
-    fn end(&mut self) -> ExitStatus {
-        self.control(&SchedulerControl::Exit);
-        self.ended()
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        eventually("ended", || self.worker.try_wait().unwrap().is_some());
-        let slots = marked(self.mark());
-        assert_eq!(slots, [] as [u32; 0], "slots are left");
-        self.worker.wait().unwrap()
-    }
-}
-
-impl Drop for Farm {
-    fn drop(&mut self) {
-        // Fails if it has ended.
-        let _ = self.worker.kill();
-        let _ = self.worker.wait();
-    }
-}
-
-fn start_worker(scheduler: &Scheduler, folder: &Path, slots: u32) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg(WORKER).arg(scheduler.ticket.to_string()).arg(folder).arg(slots.to_string());
-    command.spawn().unwrap()
-}
-
-#[derive(Debug, PartialEq)]
-enum Answer {
-    None,
-    Value(String),
-    Failed(FailureKind),
-    Lost(String),
-    Returned,
-}
-
-fn flatten(message: WorkerWork, payload: Bytes) -> Vec<(LeaseId, u64, Answer)> {
-    match message {
-        WorkerWork::Results { lease, batch } => {
-            let results = Columns::decode(batch.count.into(), payload).unwrap();
-            let mut answers: Vec<_> = (batch.first..)
-                .zip(results.iter())
-                .map(|(task, result)| (lease, task, Answer::Value(String::from_utf8(result.to_vec()).unwrap())))
-                .collect();
-            for (offset, failure) in batch.failures {
-                answers[offset as usize].2 = Answer::Failed(failure.kind);
-            }
-            answers
-        }
-        WorkerWork::Lost { lease, task, message } => vec![(lease, task, Answer::Lost(message))],
-        WorkerWork::Returned { lease, first, count } => {
-            (first..first + u64::from(count)).map(|task| (lease, task, Answer::Returned)).collect()
-        }
-    }
-}
-
-fn inline(spec: &mut JobSpec) {
-    spec.args = Args::Inline { count: 1 << 20 };
-}
 
 fn a_range_is_worked_off() {
     let mut farm = Farm::new(1);
@@ -436,36 +244,6 @@ fn inputs_do_not_lead_outside() {
     }
 }
 
-fn finishes_and_leaves(mut farm: Farm, drain: impl FnOnce(&mut Farm)) {
-    farm.job(1, FUNCTIONS, "sleep", inline);
-    farm.lease_with(1, 1, 0, &["50"; 6]);
-    let (message, payload) = farm.answer();
-    let mut answers = flatten(message, payload);
-    drain(&mut farm);
-    assert_eq!(farm.message(), WorkerControl::Draining);
-    // Too late.
-    farm.lease_with(1, 2, 6, &["50"; 6]);
-    while answers.len() < 12 {
-        let (message, payload) = farm.answer();
-        answers.extend(flatten(message, payload));
-    }
-    for (lease, task, answer) in answers {
-        match lease {
-            LeaseId(1) => assert_eq!(answer, Answer::Value("50".to_owned()), "task {task}"),
-            _ => assert_eq!(answer, Answer::Returned, "task {task}"),
-        }
-    }
-    assert!(farm.ended().success());
-}
-
-fn a_drained_worker_finishes_and_leaves() {
-    finishes_and_leaves(Farm::new(2), |farm| farm.control(&SchedulerControl::Drain));
-}
-
-fn sigterm_drains() {
-    finishes_and_leaves(Farm::new(1), |farm| send(farm.worker.id(), Signal::TERM));
-}
-
 fn exit_is_at_once() {
     let mut farm = Farm::new(2);
     farm.job(1, FUNCTIONS, "spin", inline);
@@ -478,12 +256,6 @@ fn a_scheduler_that_ends_ends_its_workers() {
     let mut farm = Farm::new(1);
     farm.connected.connection.close(close::SHUTDOWN.into(), b"");
     assert!(farm.ended().success());
-}
-
-fn a_scheduler_that_is_lost_ends_its_workers_with_an_error() {
-    let mut farm = Farm::new(1);
-    farm.connected.connection.close(close::PROTOCOL.into(), b"");
-    assert!(!farm.ended().success());
 }
 
 fn a_killed_worker_leaves_no_slot() {
@@ -533,4 +305,31 @@ fn progress_is_told_now_and_then() {
         }
     }
     assert!((1..=most).contains(&count), "told {count} times, at most {most} were due");
+}
+
+fn preparation_is_told_and_accounted_for() {
+    const DELAY: Duration = Duration::from_millis(300);
+    let mut farm = Farm::new(1);
+    farm.scheduler.delay_blobs(DELAY);
+    farm.job(1, SQUARE, "square", |_| {});
+    farm.lease(1, 1, 0, 1);
+    for expected in [Stage::Fetching, Stage::Compiling, Stage::Ready] {
+        assert_eq!(farm.any_message(), WorkerControl::Preparing { job: JobId(1), stage: expected });
+    }
+    let (fetch_ns, compile_ns) = preparation(&mut farm);
+    // From the lease on, which came a little later than the job did.
+    assert!(u128::from(fetch_ns) > DELAY.as_nanos() / 2, "{fetch_ns} ns");
+    assert!(compile_ns > 0);
+    // To the next lease it is ready from the start, and nobody waits for it.
+    farm.lease(1, 2, 1, 1);
+    assert_eq!(preparation(&mut farm), (0, 0));
+    farm.control(&SchedulerControl::Drain);
+    assert_eq!(farm.any_message(), WorkerControl::Draining);
+}
+
+fn preparation(farm: &mut Farm) -> (u64, u64) {
+    match farm.answer().0 {
+        farm_proto::message::WorkerWork::Results { batch, .. } => (batch.fetch_ns, batch.compile_ns),
+        other => panic!("{other:?}"),
+    }
 }

@@ -41,6 +41,30 @@ pub(crate) const FUNCTIONS: &str = r#"(module
 pub(crate) const SQUARE: &str = r#"(module (memory 1)
     (func (export "square") (param i64) (result i64) (i64.mul (local.get 0) (local.get 0))))"#;
 
+/// Functions of two integers. They add how often their instance was called before, which is never.
+pub(crate) const FOLDS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (global $calls (mut i64) (i64.const 0))
+    (func $called (result i64)
+        (global.get $calls)
+        (global.set $calls (i64.add (global.get $calls) (i64.const 1000000))))
+    (func (export "add") (param i64 i64) (result i64)
+        (i64.add (call $called) (i64.add (local.get 0) (local.get 1))))
+    (func (export "sub") (param i64 i64) (result i64)
+        (i64.add (call $called) (i64.sub (local.get 0) (local.get 1))))
+    ;; Sleeps for 100 ms, then adds.
+    (func (export "slow") (param i64 i64) (result i64)
+        (i64.store (i32.const 0) (i64.const 0))
+        (i32.store8 (i32.const 8) (i32.const 0))
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 100000000))
+        (i64.store (i32.const 32) (i64.const 0))
+        (i32.store16 (i32.const 40) (i32.const 0))
+        (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+        (i64.add (local.get 0) (local.get 1)))
+)"#;
+
 /// A command that writes 5 MiB.
 pub(crate) const LARGE: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -115,6 +139,8 @@ pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpe
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     };
     (prepared.bytes, spec)
 }

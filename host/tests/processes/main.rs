@@ -11,8 +11,11 @@
 )]
 
 mod agent;
+mod drain;
+mod farm;
 mod guests;
 mod processes;
+mod reconnect;
 mod scheduler;
 mod slots;
 
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     match args.first().and_then(|first| first.to_str()) {
         Some("slot") => return farm_host::slot::main(),
         Some(COMPILE_COMMAND) => return compile_main(args.split_off(1)),
-        Some(WORKER) => return agent::worker(&args[1..]),
+        Some(WORKER) => return farm::worker(&args[1..]),
         _ => {}
     }
     let mut tests = Vec::new();
@@ -45,6 +48,8 @@ fn main() -> ExitCode {
     };
     add("slots", slots::TESTS);
     add("agent", agent::TESTS);
+    add("drain", drain::TESTS);
+    add("reconnect", reconnect::TESTS);
     libtest_mimic::run(&libtest_mimic::Arguments::from_args(), tests).exit_code()
 }
 

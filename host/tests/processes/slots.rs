@@ -8,7 +8,7 @@ use farm_proto::outcome::{Failure, FailureKind};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::guests::{FUNCTIONS, LARGE, SQUARE, setup};
+use crate::guests::{FOLDS, FUNCTIONS, LARGE, SQUARE, setup};
 use crate::processes::{eventually, marked, send, within};
 
 crate::tests![
@@ -25,6 +25,10 @@ crate::tests![
     a_program_that_is_no_slot_is_told_of,
     failures_are_retried_only_as_often_as_asked,
     an_outcome_does_not_wait_for_the_next_task,
+    a_fold_calls_its_function_over_an_array,
+    a_fold_of_no_array_is_refused,
+    the_time_limit_is_of_the_whole_fold,
+    only_json_can_be_folded,
 ];
 
 struct Run {
@@ -239,4 +243,53 @@ fn an_outcome_does_not_wait_for_the_next_task() {
         // All of the gap is the long task's own.
         Duration::from_millis(700).abs_diff(gap.unwrap())
     });
+}
+
+fn fold(wat: &str, function: &str) -> Run {
+    let mut run = Run::new(wat, function);
+    run.setup.fold = true;
+    run
+}
+
+fn a_fold_calls_its_function_over_an_array() {
+    let items = ["[1, 10, 100,\n 1000]", "[[7]]", "[ {\"a\" :\n 1} ]", "[-5,3]", "[2, \"x\", 3]"];
+    let mut outcomes = Vec::new();
+    fold(FOLDS, "add").run_items(&items, |_, result| {
+        outcomes.push(result.map(|value| String::from_utf8(value.to_vec()).unwrap()).map_err(|failure| failure.kind));
+    });
+    let value = |text: &str| Ok(text.to_owned());
+    // The guest counts its calls in a global, which is new for each of them.
+    let expected = [value("1111"), value("[7]"), value("{\"a\":1}"), value("-2"), Err(FailureKind::BadArguments)];
+    assert_eq!(outcomes, expected);
+    // In order, from the left.
+    fold(FOLDS, "sub").run_items(&["[100, 1, 10]"], |_, result| assert_eq!(result.unwrap(), b"89"));
+}
+
+fn a_fold_of_no_array_is_refused() {
+    let mut count = 0;
+    fold(FOLDS, "add").run_items(&["[]", "7", "{\"a\": 1}", "null"], |task, result| {
+        let failure = result.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::BadArguments, "task {task}: {failure}");
+        count += 1;
+    });
+    assert_eq!(count, 4);
+}
+
+fn the_time_limit_is_of_the_whole_fold() {
+    // Each call takes a tenth of a second.
+    let run = fold(FOLDS, "slow").timeout(350);
+    run.run_items(&["[1, 1]", "[1, 1, 1, 1, 1, 1, 1, 1, 1]", "[1, 1]"], |task, result| match (task, result) {
+        (0 | 2, Ok(value)) => assert_eq!(value, b"2"),
+        (1, Err(failure)) => assert_eq!(failure.kind, FailureKind::Timeout, "{failure}"),
+        (_, result) => panic!("task {task}: {result:?}"),
+    });
+}
+
+fn only_json_can_be_folded() {
+    let mut item = std::iter::once(Bytes::from_static(b"[1, 2]"));
+    let result = fold(LARGE, "").run(Arguments::Items(&mut item), |task, result| panic!("task {task}: {result:?}"));
+    let Err(LocalError::Job(failure)) = result else {
+        panic!("{result:?}");
+    };
+    assert_eq!(failure.kind, FailureKind::BadArguments);
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use farm_core::{Command, Config, Core, Event, NewJob, Refused, Time};
 use farm_proto::ids::WorkerId;
-use farm_proto::message::{Batch, Lease};
+use farm_proto::message::{Batch, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
 /// What a task takes on a slot, in nanoseconds: a fresh instance of a small function.
@@ -22,6 +22,18 @@ const TASK_NS: u64 = 4_000;
 const SLOTS: u32 = 2;
 
 fn main() -> Result<(), Refused> {
+    // First of all, and without freeing anything: what has been freed is used again.
+    let mut kept = Vec::new();
+    println!("memory of jobs that wait, by the resident pages of 1 000 of them");
+    println!("{:>10} {:>12} {:>12}", "tasks", "bytes/job", "bytes/task");
+    waiting_bytes(1, 1_000, &mut kept)?;
+    for tasks in [1_000, 10_000, 100_000, 1_000_000, 10_000_000] {
+        let bytes = waiting_bytes(tasks, 1_000, &mut kept)?;
+        println!("{tasks:>10} {bytes:>12.0} {:>12.6}", bytes / tasks as f64);
+    }
+    println!("and of jobs that have ended: {:.0} bytes each", ended_bytes(10_000)?);
+
+    println!();
     println!("time of the core alone, 2 slots a worker, each batch stored at once");
     println!("{:>8} {:>7} {:>9} {:>9} {:>9}", "workers", "batch", "failures", "ns/task", "ns/batch");
     for (workers, batch, fail_every) in
@@ -34,14 +46,6 @@ fn main() -> Result<(), Refused> {
         println!("{workers:>8} {batch:>7} {failures:>9} {ns:>9.2} {:>9.0}", ns * f64::from(batch));
     }
 
-    println!();
-    println!("memory of jobs that wait, by the resident pages of 1 000 of them");
-    println!("{:>10} {:>12} {:>12}", "tasks", "bytes/job", "bytes/task");
-    for tasks in [1_000, 10_000, 100_000, 1_000_000, 10_000_000] {
-        let bytes = waiting_bytes(tasks, 1_000)?;
-        println!("{tasks:>10} {bytes:>12.0} {:>12.6}", bytes / tasks as f64);
-    }
-    println!("and of jobs that have ended: {:.0} bytes each", ended_bytes(10_000)?);
     Ok(())
 }
 
@@ -68,8 +72,9 @@ fn run(tasks: u64, workers: u64, batch: u32, fail_every: u64) -> Result<Duration
         spent += start.elapsed();
         Ok(ended)
     };
+    let nothing = Resume::default();
     for worker in 0..workers {
-        let event = Event::WorkerJoined { worker: WorkerId(worker), slots: SLOTS };
+        let event = Event::WorkerJoined { worker: WorkerId(worker), slots: SLOTS, resume: &nothing };
         tell(&mut core, &mut queues, now, event)?;
     }
     let job = core.next_job();
@@ -88,7 +93,15 @@ fn run(tasks: u64, workers: u64, batch: u32, fail_every: u64) -> Result<Duration
             let fails = |offset: &u32| fail_every > 0 && (first + u64::from(*offset)).is_multiple_of(fail_every);
             let failures =
                 (0..count).filter(fails).map(|offset| (offset, Failure::new(FailureKind::Trap, "trap"))).collect();
-            let batch = Batch { first, count, failures, captured: Vec::new(), run_ns: u64::from(count) * TASK_NS };
+            let batch = Batch {
+                first,
+                count,
+                failures,
+                captured: Vec::new(),
+                run_ns: u64::from(count) * TASK_NS,
+                fetch_ns: 0,
+                compile_ns: 0,
+            };
             let event = Event::BatchArrived { worker: WorkerId(worker), lease: id, batch: &batch };
             now = now + Duration::from_nanos(u64::from(count) * TASK_NS / u64::from(SLOTS) / workers);
             ended = tell(&mut core, &mut queues, now, event)?;
@@ -101,7 +114,7 @@ fn run(tasks: u64, workers: u64, batch: u32, fail_every: u64) -> Result<Duration
 }
 
 /// Bytes a job of `tasks` tasks takes while it waits.
-fn waiting_bytes(tasks: u64, jobs: u64) -> Result<f64, Refused> {
+fn waiting_bytes(tasks: u64, jobs: u64, kept: &mut Vec<Core>) -> Result<f64, Refused> {
     let mut core = Core::new(Config::default());
     let before = resident();
     for _ in 0..jobs {
@@ -109,6 +122,7 @@ fn waiting_bytes(tasks: u64, jobs: u64) -> Result<f64, Refused> {
     }
     let bytes = resident() - before;
     assert_eq!(core.totals().waiting, tasks * jobs);
+    kept.push(core);
     Ok(bytes / jobs as f64)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_proto::ids::LeaseId;
+use farm_proto::ids::{JobId, LeaseId};
 
 /// How the core behaves. The default is what a farm wants; tests change single fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub struct Config {
     /// The first lease's id. After a restart it has to be greater than every id given out before, so that answers to
     /// leases of the past are recognised as such.
     pub first_lease: LeaseId,
+    /// The first job's id. After a restart it has to be greater than every id of a job that was ever stored, forgotten
+    /// ones included: their ids are not used again, and workers may still speak of them.
+    pub first_job: JobId,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             retry_delay: Duration::from_millis(100),
             max_retry_delay: Duration::from_secs(30),
             first_lease: LeaseId(1),
+            first_job: JobId(1),
         }
     }
 }

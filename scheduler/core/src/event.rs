@@ -145,7 +145,8 @@ pub enum Refused {
     /// A job cannot depend on this one like that: it is not an earlier one, or the numbers of tasks do not fit.
     BadInput(JobId),
     /// The worker claims what it cannot have: a lease of the future, tasks that do not ascend, tasks that its job does
-    /// not have, a task or a lease twice, or tasks of a job that no lease can have been made of.
+    /// not have, a lease twice, or tasks of a job that no lease can have been made of. (A task may be claimed for two
+    /// leases: it is of the last.)
     BadClaim(WorkerId),
     /// No fact of this number has been asked to be stored.
     NoSuchFact(FactSeq),

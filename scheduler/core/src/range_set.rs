@@ -54,6 +54,11 @@ impl RangeSet {
         self.ranges.range(..number).map(|(&start, &end)| end.min(number) - start).sum()
     }
 
+    /// How many numbers of `range` are in the set.
+    pub fn count_in(&self, range: Range<u64>) -> u64 {
+        self.intersection(range).map(|part| part.end - part.start).sum()
+    }
+
     /// The number that has so many in the set below it. Takes the time of the ranges below it.
     pub fn nth(&self, mut below: u64) -> Option<u64> {
         self.iter().find_map(|Range { start, end }| {
@@ -90,6 +95,20 @@ impl RangeSet {
             return;
         }
         let Range { mut start, mut end } = range;
+        // Nearly always, there is no neighbour or only one.
+        match self.ranges.range_mut(..=end).next_back() {
+            Some((&last, last_end)) if last <= start && *last_end >= start => {
+                self.len += end.saturating_sub(*last_end);
+                *last_end = end.max(*last_end);
+                return;
+            }
+            Some((_, &mut last_end)) if last_end >= start => {}
+            _ => {
+                self.ranges.insert(start, end);
+                self.len += end - start;
+                return;
+            }
+        }
         if let Some((&before, &before_end)) = self.ranges.range(..=start).next_back()
             && before_end >= start
         {

@@ -4,6 +4,6 @@ mod job;
 mod owner;
 mod worker;
 
-pub(crate) use self::job::{EndedJob, Inputs, Job, Phase, is_in, numbers_in};
+pub(crate) use self::job::{EndedJob, Inputs, Job, Left, Phase, is_in, numbers_in};
 pub(crate) use self::owner::{OwnerId, Owners};
 pub(crate) use self::worker::{Asked, Held, Load, Place, Worker};

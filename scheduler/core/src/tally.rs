@@ -50,6 +50,13 @@ impl Tally {
         raised.into_iter().for_each(|(run, count)| self.put(run, count));
     }
 
+    /// Takes one from the count of every number in `range` that has any.
+    pub(crate) fn lower(&mut self, range: Range<u64>) {
+        let lowered: Vec<_> = self.runs_in(range.clone()).map(|(run, count)| (run, count - 1)).collect();
+        self.clear(range);
+        lowered.into_iter().filter(|&(_, count)| count > 0).for_each(|(run, count)| self.put(run, count));
+    }
+
     /// Sets the count of every number in `range` to 0.
     pub(crate) fn clear(&mut self, range: Range<u64>) {
         let Range { start, end } = range;

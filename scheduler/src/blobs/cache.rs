@@ -43,6 +43,13 @@ impl Cache {
             }
         }
     }
+
+    pub(super) fn remove(&mut self, digest: &Digest) {
+        if let Some(bytes) = self.blobs.remove(digest) {
+            self.bytes -= bytes.len() + OVERHEAD;
+            self.order.retain(|other| other != digest);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,5 +68,8 @@ mod tests {
         let there: Vec<bool> = (0..5).map(|n| cache.get(&blob(n).0).is_some()).collect();
         assert_eq!(there, [false, false, true, true, true]);
         assert_eq!(cache.bytes, cache.limit);
+        cache.remove(&blob(3).0);
+        cache.remove(&blob(3).0);
+        assert_eq!((cache.bytes, cache.order.len()), (2 * (100 + OVERHEAD), 2));
     }
 }

@@ -1,17 +1,14 @@
 //! A blob on its way in.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farm_link::identity::private_folder;
 use farm_proto::ids::Digest;
 use farm_proto::message::RequestError;
 use tempfile::NamedTempFile;
 
-use super::{Blobs, SMALL};
+use super::{Blobs, Folder, SMALL};
 use crate::sync::{locked, off_loop};
 
 /// How much is collected before it is hashed and written, in bytes: each write is two changes of thread.
@@ -83,8 +80,7 @@ impl Blobs {
         if size > self.max {
             return Err(PutError::TooLarge { size, max: self.max });
         }
-        let file = NamedTempFile::new_in(self.folder.join("new"));
-        let file = file.map_err(|error| io::Error::from(error.kind()))?;
+        let file = self.folder.new_file()?;
         Ok(BlobWriter {
             file: Some(Hashing { file, hasher: Box::default() }),
             blobs: Arc::clone(self),
@@ -125,7 +121,7 @@ impl BlobWriter {
         Ok(self.file.take().ok_or_else(ended)?)
     }
 
-    /// Gives the blob its name, now that all of it is there.
+    /// Gives the blob its name, now that all of it is there, and on the disk.
     ///
     /// # Errors
     ///
@@ -135,13 +131,13 @@ impl BlobWriter {
             return Err(PutError::TooFew);
         }
         let mut file = self.take_file()?;
-        let target = self.blobs.path(&self.digest);
+        let folder = self.blobs.folder.clone();
         let digest = self.digest;
         let collected = std::mem::take(&mut self.collected);
         let small = (self.size <= SMALL).then(|| collected.concat().into());
         off_loop(move || {
             file.write(&collected)?;
-            keep(file, digest, target)
+            keep(file, digest, &folder)
         })
         .await?;
         if let Some(bytes) = small {
@@ -151,28 +147,23 @@ impl BlobWriter {
     }
 }
 
-fn keep(file: Hashing, digest: Digest, target: PathBuf) -> Result<(), PutError> {
+fn keep(file: Hashing, digest: Digest, folder: &Folder) -> Result<(), PutError> {
     if Digest::from(file.hasher.finalize()) != digest {
         return Err(PutError::WrongDigest);
     }
-    if let Some(folder) = target.parent()
-        && !fs::exists(folder)?
-    {
-        private_folder(folder)?;
-    }
-    file.file.persist(&target).map_err(|error| error.error)?;
-    Ok(())
+    Ok(folder.keep(file.file, &digest)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Durability;
     use crate::blobs::BlobReader;
     use crate::state_dir::StateDir;
 
     fn blobs(folder: &tempfile::TempDir) -> Arc<Blobs> {
         let state = StateDir::open(folder.path()).unwrap();
-        Arc::new(Blobs::open(&state, 10 << 20).unwrap())
+        Arc::new(Blobs::open(&state, 10 << 20, Durability::Synced).unwrap())
     }
 
     async fn put(blobs: &Arc<Blobs>, digest: Digest, size: usize, bytes: &[u8]) -> Result<(), PutError> {
@@ -184,7 +175,7 @@ mod tests {
     }
 
     fn leftovers(blobs: &Blobs) -> usize {
-        fs::read_dir(blobs.folder.join("new")).unwrap().count()
+        std::fs::read_dir(blobs.folder.new_path()).unwrap().count()
     }
 
     #[tokio::test]

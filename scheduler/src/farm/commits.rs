@@ -8,9 +8,12 @@
 //! If the disk is full, what is to be stored stays and is tried again every [`RETRY`]; meanwhile no job is accepted and
 //! no more results are taken in than there is [room](Commits::has_room) for, so that nothing accepted is lost.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::FactSeq;
+use farm_link::failpoint;
 use farm_proto::message::RequestError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -33,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Commits {
     durability: Durability,
+    /// Nobody else may have the folder before the last commit is over.
+    lock: Arc<File>,
     /// None while a commit is under way.
     writer: Option<Writer>,
     under_way: Option<JoinHandle<Written>>,
@@ -41,6 +46,8 @@ pub(super) struct Commits {
     weight: usize,
     stored: FactSeq,
     trouble: Option<Trouble>,
+    /// Whether there may be something left to do for deleted jobs.
+    untidy: bool,
 }
 
 /// What is to be written.
@@ -61,6 +68,9 @@ struct Written {
     pending: Pending,
     result: Result<(), StoreError>,
     weight: usize,
+    /// Whether there may be something left to tidy up, if that is known.
+    untidy: Option<bool>,
+    _lock: Arc<File>,
 }
 
 #[derive(Debug)]
@@ -70,15 +80,17 @@ struct Trouble {
 }
 
 impl Commits {
-    pub(super) fn new(writer: Writer, durability: Durability) -> Self {
+    pub(super) fn new(writer: Writer, durability: Durability, lock: Arc<File>) -> Self {
         Self {
             durability,
+            lock,
             writer: Some(writer),
             under_way: None,
             waiting: Pending::default(),
             weight: 0,
             stored: FactSeq::default(),
             trouble: None,
+            untidy: true,
         }
     }
 
@@ -140,22 +152,43 @@ impl Commits {
     /// Writes what has collected. Returns the last fact that is stored now, if that is news. To be called again until
     /// it is not: what is stored makes the core want more to be stored.
     pub(super) fn commit(&mut self) -> Option<FactSeq> {
-        if self.waiting.records.is_empty()
-            || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again)
-        {
+        if self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again) {
+            return None;
+        }
+        if self.waiting.records.is_empty() {
+            self.tidy();
             return None;
         }
         let mut writer = self.writer.take()?;
         let (pending, weight) = self.waiting.take(AT_ONCE);
+        let _lock = Arc::clone(&self.lock);
         let write = move || {
+            let points = points_of(&pending.records);
+            points.iter().for_each(|(before, _)| failpoint::hit(before));
             let result = writer.commit(&pending.records);
-            Written { writer, pending, result, weight }
+            points.iter().for_each(|(_, after)| failpoint::hit(after));
+            let untidy = (!writer.is_tidy()).then_some(true);
+            Written { writer, pending, result, weight, untidy, _lock }
         };
         if self.durability == Durability::Ephemeral && weight <= ON_THE_SPOT {
             return self.take_back(write());
         }
         self.under_way = Some(tokio::task::spawn_blocking(write));
         None
+    }
+
+    /// Removes a little of what deleted jobs left, where nothing else is to be written.
+    fn tidy(&mut self) {
+        if !self.untidy {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        let _lock = Arc::clone(&self.lock);
+        self.under_way = Some(tokio::task::spawn_blocking(move || {
+            let tidied = writer.tidy();
+            let untidy = Some(tidied.as_ref().is_ok_and(|more| *more));
+            Written { writer, pending: Pending::default(), result: tidied.map(drop), weight: 0, untidy, _lock }
+        }));
     }
 
     /// Waits for the commit that is under way; for ever if there is none. Then as [`Self::commit`]. Cancel-safe.
@@ -176,8 +209,15 @@ impl Commits {
     }
 
     fn take_back(&mut self, written: Written) -> Option<FactSeq> {
-        let Written { writer, mut pending, result, weight } = written;
+        let Written { writer, mut pending, result, weight, untidy, _lock } = written;
         self.writer = Some(writer);
+        self.untidy = untidy.unwrap_or(self.untidy);
+        if pending.records.is_empty() {
+            if let Err(error) = result {
+                tracing::warn!(%error, "what deleted jobs left stays for now");
+            }
+            return None;
+        }
         if let Err(error) = result {
             if self.trouble.is_none() {
                 tracing::error!(%error, "cannot store anything: taking no jobs, trying again every second");
@@ -237,4 +277,20 @@ impl Pending {
         self.seqs.append(&mut later.seqs);
         self.waiters.extend(later.waiters.into_iter().map(|(after, reply)| (after + offset, reply)));
     }
+}
+
+/// The fail points before and after a commit of these records.
+fn points_of(records: &[Record]) -> Vec<(&'static str, &'static str)> {
+    if !failpoint::ENABLED {
+        return Vec::new();
+    }
+    let of = |record: &Record| match record {
+        Record::Accepted(_) => Some(("scheduler.accept.before-commit", "scheduler.accept.after-commit")),
+        Record::Batch { .. } => Some(("scheduler.batch.before-commit", "scheduler.batch.after-commit")),
+        Record::Ended { .. } => Some(("scheduler.end.before-commit", "scheduler.end.after-commit")),
+        Record::Deleted { .. } => None,
+    };
+    let mut points: Vec<_> = records.iter().filter_map(of).collect();
+    points.dedup();
+    points
 }

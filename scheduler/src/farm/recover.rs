@@ -1,6 +1,7 @@
 //! From what is stored to an owner.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use crate::job::args::ArgTable;
 use crate::store::{JobEnd, Recovered, Store, StoredJob, Writer};
 use crate::{Options, SchedulerError};
 
-/// Leases of one life of the scheduler are numbered from here times the number of that life.
-const LEASES_PER_LIFE: u64 = 1 << 40;
+/// Leases of one life of the scheduler are numbered from here times the number of that life, which is less than 2^28.
+const LEASES_PER_LIFE: u64 = 1 << 36;
 
 impl Owner {
     /// The owner that an earlier scheduler had when it ended, but for its workers: those come back by themselves and say
@@ -36,8 +37,9 @@ impl Owner {
         inbox: Inbox,
         (store, writer, recovered): (Arc<Store>, Writer, Recovered),
         blobs: Arc<Blobs>,
+        lock: Arc<File>,
     ) -> Result<Self, SchedulerError> {
-        let Recovered { life, jobs: stored } = recovered;
+        let Recovered { life, jobs: stored, last_job } = recovered;
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
         let mut measured = Measured::default();
         let mut live = BTreeMap::new();
@@ -75,16 +77,15 @@ impl Owner {
             jobs.insert(job, record);
         }
         let first_lease = LeaseId(life.saturating_mul(LEASES_PER_LIFE));
-        let config = Config { first_lease, ..options.core.clone() };
-        let core = Core::replay(config, facts).map_err(|error| SchedulerError::Corrupt {
-            path: options.state.clone(),
-            place: error.to_string(),
-        })?;
+        let first_job = JobId(last_job.0.saturating_add(1));
+        let config = Config { first_lease, first_job, ..options.core.clone() };
+        let core = Core::replay(config, facts)
+            .map_err(|error| SchedulerError::Corrupt { path: options.state.clone(), place: error.to_string() })?;
         let mut owner = Self {
             core,
             started: Instant::now(),
             inbox,
-            commits: Commits::new(writer, options.durability),
+            commits: Commits::new(writer, options.durability, lock),
             store,
             blobs,
             jobs,

@@ -1,7 +1,7 @@
 //! How long ended jobs are kept, and blobs that no job names.
 
-use std::time::{Duration, SystemTime};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -90,7 +90,7 @@ impl Owner {
             // Of jobs that come while this runs, the blobs are new or were just looked at.
             let Some(older_than) = SystemTime::now().checked_sub(NEW) else { return };
             let removed = store
-                .pins()
+                .pinned()
                 .map_err(|error| error.to_string())
                 .and_then(|pins| blobs.remove_unpinned(&pins, older_than).map_err(|error| error.to_string()));
             if let Err(error) = removed {

@@ -83,7 +83,9 @@ impl Owner {
         tracing::info!(%worker, name, host, pid, slots, jobs, leases, "worker joined");
         // It is here again before the end of its last connection was noticed: nobody is to blame for that.
         let former = self.workers.iter().filter(|(_, peer)| peer.hello.incarnation == *incarnation);
+        let mut drains = false;
         for former in former.map(|(&worker, _)| worker).collect::<Vec<_>>() {
+            drains |= self.core.worker(former).is_some_and(|view| view.draining);
             if let Some(peer) = self.workers.get(&former) {
                 peer.outbox.connection.close(close::SILENT.into(), b"the worker has another connection");
             }
@@ -106,7 +108,13 @@ impl Owner {
             self.workers.remove(&worker);
             connection.close(close::PROTOCOL.into(), refused.to_string().as_bytes());
         }
-        joined
+        joined?;
+        if drains {
+            // It may not have heard of that.
+            self.control(worker, SchedulerControl::Drain);
+            self.handle(Event::WorkerDraining { worker }, None)?;
+        }
+        Ok(())
     }
 
     /// Takes out what a worker has of jobs that are not the ones which have these numbers here: this farm was restored
@@ -118,8 +126,12 @@ impl Owner {
         resume.claims.retain(|claim| resume.jobs.iter().any(|&(job, _)| job == claim.job));
         for (job, _) in others {
             tracing::warn!(%job, "a worker has tasks of another job with this number; it drops them");
-            outbox.control(SchedulerControl::CancelJob { job });
-            outbox.control(SchedulerControl::ForgetJob { job });
+            // It drops the job at once when it is told of the one that lives here under this number. To say so here might
+            // hit that one, as the two are told on different streams.
+            if self.jobs.get(&job).is_some_and(|record| record.work.is_none()) {
+                outbox.control(SchedulerControl::CancelJob { job });
+                outbox.control(SchedulerControl::ForgetJob { job });
+            }
         }
     }
 

@@ -67,6 +67,11 @@ impl Secrets {
         Ok(Self { key })
     }
 
+    /// What connections of an earlier life are reset with. Tells nothing about the key.
+    pub(crate) fn reset_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key("farm 2026-11-24 stateless resets", &self.key)
+    }
+
     /// A secret that lets `caller` in until `validity` from now.
     pub(crate) fn make(&self, caller: &Caller, validity: Duration) -> Result<String, SchedulerError> {
         if !is_name(&caller.name) {

@@ -81,7 +81,9 @@ impl ArgTable {
                 .map(Self::Inline)
                 .map_err(|error| invalid(format!("the inline arguments are malformed: {error}"))),
             Args::Chunks(chunks) => chunk_list(chunks).map(Self::Chunks).map_err(invalid),
-            Args::Results(_) | Args::Subset { .. } => Err(invalid("arguments of another job are not taken here".to_owned())),
+            Args::Results(_) | Args::Subset { .. } => {
+                Err(invalid("arguments of another job are not taken here".to_owned()))
+            }
         }
     }
 
@@ -282,7 +284,7 @@ mod tests {
     async fn stored(items: &[Vec<u8>], per_chunk: usize) -> (tempfile::TempDir, Arc<Blobs>, Args) {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        let blobs = Arc::new(Blobs::open(&state, 1 << 30).unwrap());
+        let blobs = Arc::new(Blobs::open(&state, 1 << 30, crate::Durability::Ephemeral).unwrap());
         let mut chunks = Vec::new();
         for part in items.chunks(per_chunk) {
             let bytes = columns(part).encode();

@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use super::connection::Peer;
 use super::{Ending, Fault, Shared, transfer, watch};
+use crate::farm::Submission;
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::job::check;
-use crate::farm::Submission;
 use crate::job::results::ResultTable;
 use crate::job::retry;
 use crate::store::JobResults;

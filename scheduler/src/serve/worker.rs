@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_link::failpoint;
 use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::message::{Resume, SchedulerControl, WorkerHello};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +41,7 @@ pub(super) async fn serve(
     resume: Resume,
 ) -> Result<(), Fault> {
     check(&hello)?;
+    failpoint::hit("scheduler.join");
     let worker = peer.shared.next_worker();
     let (work, orders) = mpsc::channel(OUTBOX);
     let (control, messages) = mpsc::channel(OUTBOX);

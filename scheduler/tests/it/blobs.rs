@@ -8,6 +8,7 @@ use bytes::Bytes;
 use farm_proto::ids::Digest;
 use farm_proto::message::{Request, RequestError, Response};
 
+use crate::support::client::submit;
 use crate::support::{Farm, limited, range_job};
 
 fn bytes(length: usize) -> Vec<u8> {

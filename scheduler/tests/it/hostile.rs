@@ -13,7 +13,7 @@ use farm_proto::{ALPN_ENROL, close, frame};
 use quinn::{Connection, ConnectionError};
 use tokio::sync::mpsc;
 
-use crate::support::worker::{Seen, Streams, hello};
+use crate::support::worker::{Seen, Streams, control_of};
 use crate::support::{Farm, Worker, WorkerKind, limited, range_job, stranger};
 
 /// The number with which the scheduler closes a connection.
@@ -58,7 +58,7 @@ fn rubbish_in_front_of_everything_closes_the_connection() {
                 let (mut send, _receive) = link.connection.open_bi().await.unwrap();
                 send.write_all(&bytes).await.unwrap();
                 send.finish().unwrap();
-                assert_eq!(closed(&link.connection).await, close::PROTOCOL.into(), "{who} {index}");
+                assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL), "{who} {index}");
             }
         }
         still_well(&farm).await;
@@ -78,7 +78,7 @@ fn rubbish_from_strangers_closes_the_connection() {
             let (mut send, _receive) = connection.open_bi().await.unwrap();
             send.write_all(&bytes).await.unwrap();
             send.finish().unwrap();
-            assert_eq!(closed(&connection).await, close::PROTOCOL.into(), "{index}");
+            assert_eq!(closed(&connection).await, u64::from(close::PROTOCOL), "{index}");
         }
         // A good ticket and a bad signing request.
         let connection = stranger(&farm.admin, ALPN_ENROL).await;
@@ -137,10 +137,10 @@ fn whoever_stops_in_the_middle_is_not_waited_for() {
         writer.send(&control_of(1), Bytes::new()).await.unwrap();
         still_well(&farm).await;
         for (link, _, _) in &connections {
-            assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
+            assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL));
         }
         for connection in [&silent, &slow, &half.connection] {
-            assert_eq!(closed(connection).await, close::PROTOCOL.into());
+            assert_eq!(closed(connection).await, u64::from(close::PROTOCOL));
         }
         farm.stop().await;
     });
@@ -170,9 +170,9 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
             Box::new(|lease, _| (WorkerWork::Results { lease, batch: batch(1_000_000, 1) }, columns(1))),
             Box::new(|lease, _| (WorkerWork::Returned { lease, first: 5_000, count: 1 }, Bytes::new())),
             // Of a lease that never was.
-            Box::new(|_, first| (WorkerWork::Results { lease: LeaseId(99_999), batch: batch(first, 1) }, columns(1))),
+            Box::new(|_, first| (WorkerWork::Results { lease: LeaseId(u64::MAX), batch: batch(first, 1) }, columns(1))),
             Box::new(|_, task| {
-                (WorkerWork::Lost { lease: LeaseId(99_999), task, message: String::new() }, Bytes::new())
+                (WorkerWork::Lost { lease: LeaseId(u64::MAX), task, message: String::new() }, Bytes::new())
             }),
             // Contradictions.
             Box::new(|lease, first| (WorkerWork::Results { lease, batch: batch(first, 0) }, columns(0))),
@@ -196,7 +196,7 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
             };
             let (message, payload) = answer(lease.lease, lease.first);
             streams.work.0.send(&message, payload).await.unwrap();
-            assert_eq!(closed(&link.connection).await, close::PROTOCOL.into(), "{index}");
+            assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL), "{index}");
         }
         // A second stream of either kind, and jobs that one has never heard of.
         for open in [control_of(1), Open::Work] {
@@ -204,17 +204,17 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
             let _streams = Streams::open(&link, 1).await;
             let (mut writer, _reader) = link.open().await.unwrap();
             writer.send(&open, Bytes::new()).await.unwrap();
-            assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
+            assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL));
         }
         let link = dial::connect(&farm.worker, None).await.unwrap();
         let mut streams = Streams::open(&link, 1).await;
         let unknown = WorkerControl::JobFailed { job: JobId(77), failure: Failure::new(FailureKind::BadModule, "") };
         streams.control.0.send(&unknown, Bytes::new()).await.unwrap();
-        assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
+        assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL));
         let link = dial::connect(&farm.worker, None).await.unwrap();
         let (mut writer, _reader) = link.open().await.unwrap();
         writer.send(&control_of(0), Bytes::new()).await.unwrap();
-        assert_eq!(closed(&link.connection).await, close::PROTOCOL.into());
+        assert_eq!(closed(&link.connection).await, u64::from(close::PROTOCOL));
 
         // Crashes are counted against tasks that may have been running: some have had all of theirs.
         let _worker = farm.squares(1).await;

@@ -9,7 +9,7 @@ use farm_proto::message::{Request, RequestError, Response};
 use farm_proto::outcome::FailureKind;
 use tokio::sync::mpsc;
 
-use crate::support::client::{MODULE, columns};
+use crate::support::client::{MODULE, columns, submit};
 use crate::support::worker::Seen;
 use crate::support::{Farm, Outcome, Worker, WorkerKind, limited, range_job, until};
 

@@ -89,17 +89,17 @@ fn a_folder_that_is_something_else_is_refused() {
 }
 
 #[test]
-fn identities_and_blobs_outlive_a_scheduler_and_jobs_do_not() {
+fn identities_blobs_jobs_and_results_outlive_a_scheduler() {
     limited(async {
         let farm = Farm::start().await;
         let client = farm.client().await;
         client.put_module().await;
         let _worker = farm.squares(1).await;
         client.run(range_job(0, 10_000), Bytes::new()).await.assert_squares(0, 10_000);
+        let before = client.status(JobId(1)).await;
         let (ca, secret) = (farm.admin.ca, farm.admin.secret.clone());
         let folder = farm.stop().await;
         fs::write(folder.path().join("blobs/new/half"), "of a blob").unwrap();
-        assert!(fs::exists(folder.path().join("results/1")).unwrap());
 
         let scheduler = Scheduler::start(options(folder.path())).await.unwrap();
         let (address, handle) = (scheduler.local_addr(), scheduler.handle());
@@ -108,10 +108,11 @@ fn identities_and_blobs_outlive_a_scheduler_and_jobs_do_not() {
         let ticket = Ticket { host: "127.0.0.1".to_owned(), port: address.port(), role: Role::Admin, ca, secret };
         let client = Client::connect(&ticket).await;
         assert_eq!(client.get(Digest::of(MODULE)).await.unwrap(), MODULE);
-        assert_eq!(client.ask(Request::Jobs).await.unwrap(), Response::Jobs(Vec::new()));
+        let Response::Jobs(jobs) = client.ask(Request::Jobs).await.unwrap() else { panic!("no jobs") };
+        assert_eq!(jobs, [before]);
+        client.watch(JobId(1), 0, true).await.assert_squares(0, 10_000);
         assert!(!fs::exists(folder.path().join("blobs/new/half")).unwrap());
-        assert!(!fs::exists(folder.path().join("results/1")).unwrap());
-        assert_eq!(client.detach(range_job(0, 1)).await, JobId(1));
+        assert_eq!(client.detach(range_job(0, 1)).await, JobId(2));
         handle.shutdown();
         running.await.unwrap().unwrap();
     });

@@ -11,7 +11,8 @@ use farm_proto::message::{Open, Request, RequestError, Response};
 use farm_proto::ticket::Role;
 use quinn::ConnectionError;
 
-use crate::support::worker::hello;
+use crate::support::client::submit;
+use crate::support::worker::control_of;
 use crate::support::{Client, Farm, limited, range_job};
 
 #[test]

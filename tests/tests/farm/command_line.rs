@@ -2,7 +2,7 @@
 
 use farm_tests::World;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "submit",
     "up",
@@ -10,11 +10,13 @@ const COMMANDS: [&str; 14] = [
     "status",
     "jobs",
     "job",
+    "why",
     "inspect",
     "new",
     "build",
     "scheduler",
     "worker",
+    "admin",
     "ticket",
     "bench",
 ];

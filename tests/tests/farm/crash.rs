@@ -19,6 +19,8 @@ struct Phoenix {
     admin: String,
     worker: String,
     born: usize,
+    /// How many schedulers there have been after the first.
+    reborn: usize,
     world: World,
 }
 
@@ -38,9 +40,9 @@ impl Phoenix {
     fn armed(workers: usize, env: &[(&str, &str)]) -> Self {
         let world = World::new();
         let scheduler = world.scheduler_at("127.0.0.1:0", &[], env);
-        let (address, admin, worker) =
-            (scheduler.address.clone(), scheduler.admin_ticket(), scheduler.worker_ticket());
-        let mut farm = Self { workers: Vec::new(), scheduler: Some(scheduler), address, admin, worker, born: 0, world };
+        let (address, admin, worker) = (scheduler.address.clone(), scheduler.admin_ticket(), scheduler.worker_ticket());
+        let mut farm =
+            Self { workers: Vec::new(), scheduler: Some(scheduler), address, admin, worker, born: 0, reborn: 0, world };
         (0..workers).for_each(|_| farm.add_worker(&[]));
         farm
     }
@@ -56,6 +58,7 @@ impl Phoenix {
         if self.scheduler.as_mut().is_none_or(|scheduler| !scheduler.is_running()) {
             self.scheduler = None;
             self.scheduler = Some(self.world.scheduler_at(&self.address, &[], &[]));
+            self.reborn += 1;
         }
         let before = self.workers.len();
         self.workers.retain_mut(Worker::is_running);
@@ -100,7 +103,7 @@ impl Phoenix {
     fn last_job(&mut self) -> Option<u64> {
         let running = self.farm(&["jobs", "--output", "json"]).start();
         let jobs = self.wait_for(running).expect("nobody kills it").with_code(0).json();
-        jobs.as_array()?.iter().filter_map(|job| job["job"].as_u64()).max()
+        jobs.as_array()?.iter().filter_map(|job| job["id"].as_u64()).max()
     }
 
     /// The results of a job by another client.
@@ -154,7 +157,9 @@ fn killed_at(part: Part, point: &str) {
                 (farm.born > 2).then_some(())
             });
         }
-        Part::Scheduler => {}
+        Part::Scheduler => {
+            assert_eq!(farm.reborn, 1, "the scheduler went on beyond {point}: has this farm fail points?");
+        }
     }
     expect_squares(&mut farm, ended, None, TASKS);
     // It is not armed any more, and goes on.

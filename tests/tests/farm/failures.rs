@@ -130,6 +130,8 @@ fn unchecked(farm: &Farm, module: &[u8], function: &str, arguments: &[&str]) -> 
         retries: 0,
         max_failures: None,
         priority: 0,
+        after: Vec::new(),
+        fold: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -145,6 +147,7 @@ fn unchecked(farm: &Farm, module: &[u8], function: &str, arguments: &[&str]) -> 
                     failures.extend(batch.failures.iter().map(|(_, failure)| failure.to_string()));
                 }
                 Update::Status(status) => last = Some(status),
+                other => panic!("the scheduler was always there: {other:?}"),
             }
         }
         (last.expect("a last word"), failures)

@@ -85,7 +85,7 @@ fn jobs_are_listed_and_shown() {
 
     let text = farm.farm(&["jobs"]).succeeds();
     let rows: Vec<Vec<&str>> = text.text().lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["JOB", "STATE", "TASKS", "OK", "FAILED", "TOOK", "OWNER", "NAME"]);
+    assert_eq!(rows[0], ["JOB", "STATE", "TASKS", "OK", "FAILED", "TOOK", "NEEDS", "OWNER", "NAME"]);
     assert_eq!((rows[1][0], rows[1][1], rows[1][2], rows[1].last()), ("1", "done", "10", Some(&"first")));
     assert_eq!((rows[2][0], rows[2][2], rows[2].last()), ("2", "5", Some(&"square")));
     let jobs = farm.farm(&["jobs", "--output", "json"]).succeeds().json();

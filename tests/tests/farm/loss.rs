@@ -123,37 +123,41 @@ fn a_worker_that_is_told_twice_ends_at_once() {
 }
 
 #[test]
-fn a_scheduler_that_is_told_to_end_ends_its_workers_and_tells_its_clients() {
+fn a_scheduler_that_is_told_to_stop_is_waited_for() {
     let farm = Farm::new(2);
     let m = module(&farm.world, wat::SPIN);
     let mut client = farm.farm(&["submit", m, "--args", "[2, 0, 0]", "--format", "ndjson"]).start();
     client.until_it_prints("4");
-    let Farm { workers, scheduler, world } = farm;
+    let Farm { mut workers, scheduler, world } = farm;
     scheduler.signal(Signal::TERM);
-    takes_less_than(15, || {
-        assert_eq!(scheduler.wait().code(), Some(0));
-        for worker in workers {
-            let ended = worker.wait();
-            assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
-        }
+    let ended = takes_less_than(15, || scheduler.wait());
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    client.until_it_says("waiting up to 10 minutes for it to come back");
+    assert!(client.is_running());
+    // Told to leave, a worker does not wait any longer than its tasks may take.
+    for worker in &mut workers {
+        assert!(worker.is_running());
+        worker.signal(Signal::TERM);
+        worker.signal(Signal::TERM);
+    }
+    client.signal(Signal::INT);
+    takes_less_than(30, || {
+        workers.into_iter().for_each(|worker| drop(worker.wait()));
+        client.wait().with_code(130).says(&["interrupted"]);
     });
-    let finished = client.wait().with_code(5);
-    finished.says(&["error: "]);
     world.leaves_nothing();
 }
 
 #[test]
-fn workers_of_a_scheduler_that_is_killed_end() {
-    let farm = Farm::new(1);
-    let Farm { workers, scheduler, world } = farm;
+fn workers_of_a_scheduler_that_is_killed_give_up_in_the_end() {
+    let world = farm_tests::World::new();
+    let scheduler = world.scheduler();
+    let mut worker = world.worker_with(&scheduler.worker_ticket(), "w0", 1, &["--wait", "1s"], &[]);
+    worker.until_it_logs("at work");
     scheduler.signal(Signal::KILL);
     scheduler.wait();
-    takes_less_than(30, || {
-        for worker in workers {
-            let ended = worker.wait();
-            assert_ne!(ended.code(), Some(0));
-            ended.says(&["error: "]);
-        }
-    });
+    let ended = takes_less_than(60, || worker.wait());
+    assert_eq!(ended.code(), Some(5), "{}", ended.stderr);
+    ended.says(&["error: gave up waiting for the scheduler", "hint: --wait"]);
     world.leaves_nothing();
 }

@@ -23,7 +23,7 @@ fn a_scheduler_that_is_not_there_is_given_up_in_time() {
     let free = UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
     let mut running = Vec::new();
     for address in [silent.0.to_string(), free.to_string()] {
-        for args in [&["submit", m, "--args", "[1]"][..], &["jobs"], &["worker", "--slots", "1"]] {
+        for args in [&["submit", m, "--args", "[1]"][..], &["jobs"], &["worker", "--slots", "1", "--wait", "0s"]] {
             let role = if args[0] == "worker" { "worker" } else { "user" };
             let command = world.farm(args).with_env("FARM_TICKET", ticket_for(role, &address));
             running.push((command.start(), address.clone()));

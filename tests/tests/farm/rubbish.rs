@@ -6,7 +6,7 @@ use std::time::Duration;
 use farm_link::dial::{self, Link};
 use farm_proto::frame;
 use farm_proto::ids::{Digest, JobId, LeaseId};
-use farm_proto::message::{Batch, Open, Request, WorkerHello, WorkerWork};
+use farm_proto::message::{Batch, Open, Request, Resume, WorkerHello, WorkerWork};
 
 use crate::support::{Farm, module, squares};
 use crate::wat;
@@ -135,9 +135,13 @@ async fn enlist(farm: &Farm) -> (Link, quinn::SendStream, quinn::SendStream) {
         pid: 1,
         slots: 1,
         version: env!("CARGO_PKG_VERSION").into(),
+        incarnation: 1,
     };
     let (mut control, _) = link.connection.open_bi().await.expect("a stream");
-    control.write_all(&frame::encode(&Open::Control(hello), 0).expect("small")).await.expect("taken");
+    control
+        .write_all(&frame::encode(&Open::Control { hello, resume: Resume::default() }, 0).expect("small"))
+        .await
+        .expect("taken");
     let (mut work, _) = link.connection.open_bi().await.expect("a stream");
     work.write_all(&frame::encode(&Open::Work, 0).expect("small")).await.expect("taken");
     (link, control, work)
@@ -146,7 +150,15 @@ async fn enlist(farm: &Farm) -> (Link, quinn::SendStream, quinn::SendStream) {
 #[test]
 fn a_worker_that_answers_what_it_was_not_asked() {
     while_work_goes_on(async |farm| {
-        let batch = Batch { first: 0, count: 3, failures: Vec::new(), captured: Vec::new(), run_ns: 0 };
+        let batch = Batch {
+            first: 0,
+            count: 3,
+            failures: Vec::new(),
+            captured: Vec::new(),
+            run_ns: 0,
+            fetch_ns: 0,
+            compile_ns: 0,
+        };
         let lease = LeaseId(u64::MAX);
         let answers = [
             (WorkerWork::Results { lease, batch: batch.clone() }, vec![0; 12]),

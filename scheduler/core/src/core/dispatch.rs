@@ -143,7 +143,7 @@ impl Core {
 }
 
 /// What a task of the job probably takes, in nanoseconds. What is not known is taken for long.
-fn expected_ns(job: &Job, config: &Config) -> u64 {
+pub(super) fn expected_ns(job: &Job, config: &Config) -> u64 {
     job.pace.task_ns.unwrap_or_else(|| nanos(config.long_task)).max(1)
 }
 

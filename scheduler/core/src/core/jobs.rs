@@ -27,7 +27,7 @@ impl Core {
         self.check_needs(id, &spec)?;
         self.next_job = JobId(next);
         let owner = self.owners.id(&spec.owner);
-        self.jobs.insert(id, Job::new(owner, &spec));
+        self.jobs.insert(id, Box::new(Job::new(owner, &spec)));
         self.link(id, spec.input);
         self.persist(Fact::JobAccepted { job: id, spec });
         self.once_stored(Deferred::Open(id));
@@ -98,8 +98,6 @@ impl Core {
         for due in retrying.into_keys() {
             self.retries.remove(&(due, id));
         }
-        self.end_job(id, state, reason);
-
         let holders: BTreeSet<_> = leases.values().copied().collect();
         for (lease, worker) in leases {
             self.drop_lease(worker, lease);
@@ -108,6 +106,7 @@ impl Core {
             self.commands.push_back(Command::CancelJob { worker, job: id });
             self.place(worker);
         }
+        self.end_job(id, state, reason);
     }
 
     /// Asks for the end of a job to be stored of which no task is left.
@@ -115,6 +114,8 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.phase = Phase::Ending(state);
         job.reason.clone_from(&reason);
+        job.left.clear();
+        job.resumed.clear();
         let (failed, missing) = (job.failed.iter().collect(), job.missing.iter().collect());
         let retried = job.retried;
         self.sync_runnable(id);
@@ -138,7 +139,7 @@ impl Core {
             }
         }
         self.unlink(id, &job.needs);
-        self.ended.insert(id, EndedJob::new(job, state));
+        self.ended.insert(id, EndedJob::new(*job, state));
         self.job_closed(id);
     }
 

@@ -70,8 +70,8 @@ use crate::time::Time;
 pub struct Core {
     config: Config,
     now: Time,
-    /// Jobs that have not ended, or whose end is not stored.
-    jobs: BTreeMap<JobId, Job>,
+    /// Jobs that have not ended, or whose end is not stored. Boxed, as half of a map's places are empty.
+    jobs: BTreeMap<JobId, Box<Job>>,
     ended: BTreeMap<JobId, EndedJob>,
     workers: BTreeMap<WorkerId, Worker>,
     owners: Owners,
@@ -103,7 +103,7 @@ pub struct Core {
 impl Core {
     /// A core without jobs and workers.
     pub fn new(config: Config) -> Self {
-        let next_lease = config.first_lease;
+        let (next_job, next_lease) = (config.first_job, config.first_lease);
         Self {
             config,
             now: Time::ZERO,
@@ -112,7 +112,7 @@ impl Core {
             workers: BTreeMap::new(),
             owners: Owners::default(),
             needed: BTreeSet::new(),
-            next_job: JobId(1),
+            next_job,
             next_lease,
             hungry: BTreeSet::new(),
             queued: BTreeSet::new(),

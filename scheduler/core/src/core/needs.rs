@@ -24,11 +24,6 @@ impl Core {
         self.jobs.get(&job).map(|job| job.needs.to_vec()).unwrap_or_default()
     }
 
-    /// How many tasks a job has, ended or not.
-    fn tasks_of(&self, job: JobId) -> Option<u64> {
-        self.jobs.get(&job).map(|job| job.tasks).or_else(|| self.ended.get(&job).map(|job| job.tasks))
-    }
-
     /// Whether a new job can depend on what it says.
     pub(super) fn check_needs(&self, id: JobId, spec: &NewJob) -> Result<(), Refused> {
         let needs = || spec.after.iter().copied().chain(spec.input.map(|input| input.job));
@@ -72,7 +67,7 @@ impl Core {
                 job.blocked.insert(tasks);
             }
         }
-        job.input = Some(inputs);
+        job.input = Some(Box::new(inputs));
     }
 
     /// Disconnects a job that has ended from those that it needed.

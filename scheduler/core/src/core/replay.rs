@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
+use farm_proto::outcome::FailureKind;
 
 use crate::command::Fact;
 use crate::config::Config;
@@ -71,16 +72,19 @@ impl Core {
                     return Err(ReplayError::Twice(id));
                 }
                 let owner = self.owners.id(&spec.owner);
-                let mut job = Job::new(owner, &spec);
+                let mut job = Box::new(Job::new(owner, &spec));
                 job.phase = Phase::Live;
                 self.next_job = self.next_job.max(JobId(id.0.saturating_add(1)));
                 self.jobs.insert(id, job);
                 inputs.extend(spec.input.map(|input| (id, input)));
             }
-            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed)?,
-            Fact::TaskFailed { task, .. } => {
-                let task = [task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?];
-                self.replay_outcomes(id, &task, &task)?;
+            Fact::Outcomes { accepted, failed, .. } => self.replay_outcomes(id, &accepted, &failed, true)?,
+            Fact::TaskFailed { task, failure, .. } => {
+                let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
+                let task = std::slice::from_ref(&task);
+                // A task fails for its input without being handed out.
+                let was_started = failure.kind != FailureKind::InputFailed;
+                self.replay_outcomes(id, task, task, was_started)?;
             }
             Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
@@ -99,7 +103,7 @@ impl Core {
                 }
                 job.reason = reason;
                 job.retried = retried;
-                self.ended.insert(id, EndedJob::new(job, state));
+                self.ended.insert(id, EndedJob::new(*job, state));
             }
         }
         Ok(())
@@ -110,6 +114,7 @@ impl Core {
         id: JobId,
         accepted: &[Range<u64>],
         failed: &[Range<u64>],
+        was_started: bool,
     ) -> Result<(), ReplayError> {
         let job = self.jobs.get_mut(&id).ok_or(ReplayError::NoSuchJob(id))?;
         let within = |part: &Range<u64>| {
@@ -124,7 +129,7 @@ impl Core {
         if before - job.waiting.len() != told {
             return Err(ReplayError::BadOutcome(id));
         }
-        job.started = true;
+        job.started |= was_started;
         job.succeeded += told - numbers_in(failed);
         failed.iter().for_each(|range| job.failed.insert(range.clone()));
         Ok(())
@@ -145,6 +150,8 @@ impl Core {
             self.link(id, inputs.get(&id).copied());
         }
         live.into_iter().for_each(|id| self.begin(id));
+        // What outcomes it has are of tasks that failed for their inputs: a store need not tell them from others.
+        self.jobs.values_mut().for_each(|job| job.started &= job.after.is_empty());
         Ok(())
     }
 }

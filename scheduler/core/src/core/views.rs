@@ -89,7 +89,7 @@ impl Core {
 
     /// Tasks of all jobs that have not been forgotten.
     pub fn totals(&self) -> Counts {
-        let live = self.jobs.values().map(Job::counts);
+        let live = self.jobs.values().map(|job| job.counts());
         live.chain(self.ended.values().map(EndedJob::counts)).fold(Counts::default(), |sum, counts| Counts {
             waiting: sum.waiting.saturating_add(counts.waiting),
             leased: sum.leased.saturating_add(counts.leased),

@@ -1,6 +1,7 @@
 //! What tasks wait for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::why::Stage;
@@ -29,7 +30,7 @@ impl Core {
         } else if let Some((&until, _)) = job.retrying.iter().find(|(_, tasks)| tasks.contains(task)) {
             Waiting::Retry { attempt: job.attempts.get(task), until }
         } else if job.blocked.contains(task) {
-            let results = job.input.as_ref().map(|input| (input, input.used_by(&(task..task + 1))));
+            let results = job.input.as_deref().map(|input| (input, input.used_by(&(task..task + 1))));
             self.why_held_up(job).unwrap_or_else(|| why_blocked(results))
         } else if job.waiting.contains(task) || job.last_chance.contains(task) {
             self.why_unleased(id, job, job.waiting.count_below(task) + job.last_chance.count_below(task))
@@ -71,7 +72,7 @@ impl Core {
             first.into_iter().for_each(|first| add(first, unleased + job.blocked.len(), waiting));
         } else {
             if let (Some(first), Some(last)) = (job.blocked.first(), job.blocked.iter().next_back()) {
-                let results = job.input.as_ref().map(|input| (input, input.used_by(&(first.start..last.end))));
+                let results = job.input.as_deref().map(|input| (input, input.used_by(&(first.start..last.end))));
                 add(first.start, job.blocked.len(), why_blocked(results));
             }
             if let Some(first) = first {
@@ -83,7 +84,7 @@ impl Core {
             let count = job.retrying.values().map(RangeSet::len).sum();
             add(first, count, Waiting::Retry { attempt: job.attempts.get(first), until });
         }
-        let holders: std::collections::BTreeSet<_> = job.leases.values().copied().collect();
+        let holders: BTreeSet<_> = job.leases.values().copied().collect();
         for holder in holders {
             groups.extend(self.why_held(id, holder));
         }
@@ -146,7 +147,7 @@ fn why_ended(job: &EndedJob, task: u64) -> Waiting {
 }
 
 /// What a task waits for that needs these results.
-fn why_blocked(results: Option<(&Inputs, std::ops::Range<u64>)>) -> Waiting {
+fn why_blocked(results: Option<(&Inputs, Range<u64>)>) -> Waiting {
     match results {
         Some((input, results)) => Waiting::Input { job: input.job, first: results.start, end: results.end },
         // Tasks are blocked by inputs only.

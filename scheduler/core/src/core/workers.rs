@@ -9,7 +9,7 @@ use farm_proto::why::Stage;
 use crate::command::Command;
 use crate::core::Core;
 use crate::event::{Departure, Refused};
-use crate::state::{Place, Worker};
+use crate::state::{Left, Place, Worker};
 use crate::time::nanos;
 
 /// Unit of the hungry workers' order: a worker with as many tasks as slots is this full.
@@ -63,6 +63,8 @@ impl Core {
     /// counted. The others were at most finished without the answer having got through, and bear no blame; but they are
     /// remembered as lost, and leased in smaller portions the next time, so that a task which takes whole workers down
     /// is found after a few of them.
+    ///
+    /// If it turns out that the worker lives, [it is forgiven](Self::resume).
     pub(super) fn worker_left(&mut self, id: WorkerId, how: Departure) -> Result<(), Refused> {
         if !self.workers.contains_key(&id) {
             return Err(Refused::NoSuchWorker(id));
@@ -82,12 +84,13 @@ impl Core {
         };
         let mut crashed = Vec::new();
         let mut jobs = BTreeSet::new();
-        for (lease, held) in &worker.leases {
+        for (lease, held) in worker.leases {
             let Some(job) = self.jobs.get_mut(&held.job) else { continue };
             jobs.insert(held.job);
-            job.leases.remove(lease);
+            job.leases.remove(&lease);
             job.leased -= held.remaining.len();
             self.owners.correct(job.owner, held.charge(held.remaining.len()), 0);
+            let before = may_have_run;
             for range in held.remaining.iter() {
                 let blamed = (range.end - range.start).min(may_have_run);
                 may_have_run -= blamed;
@@ -98,6 +101,8 @@ impl Core {
                 job.put_back(others, self.config.crash_limit);
                 crashed.extend(blamed.map(|task| (held.job, task)));
             }
+            let (blamed, is_lost) = (before - may_have_run, how == Departure::Lost);
+            job.remember(lease, Left { remaining: held.remaining, blamed, is_lost, sent: held.sent });
         }
         for (job, task) in crashed {
             self.task_crashed(job, task);

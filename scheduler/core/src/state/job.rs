@@ -37,7 +37,7 @@ pub(crate) struct Job {
     pub(crate) needs: Box<[JobId]>,
     /// Those that have to be done before the first task is leased, and are not known to be.
     pub(crate) after: BTreeSet<JobId>,
-    pub(crate) input: Option<Inputs>,
+    pub(crate) input: Option<Box<Inputs>>,
     /// Tasks that need results which are not stored.
     pub(crate) blocked: RangeSet,
     /// Tasks that can be leased.
@@ -51,6 +51,10 @@ pub(crate) struct Job {
     pub(crate) leases: BTreeMap<LeaseId, WorkerId>,
     /// Tasks in these leases that have not been answered.
     pub(crate) leased: u64,
+    /// Leases whose workers have gone, while something of them had not been answered.
+    pub(crate) left: BTreeMap<LeaseId, Left>,
+    /// Leases of earlier lives of the scheduler that a worker has come back with.
+    pub(crate) resumed: BTreeSet<LeaseId>,
     pub(crate) succeeded: u64,
     pub(crate) failed: RangeSet,
     /// Tasks that were given up when the job was cancelled or failed.
@@ -68,6 +72,30 @@ pub(crate) struct Job {
     pub(crate) pace: Pace,
     /// Workers that were told what the job is.
     pub(crate) known: BTreeSet<WorkerId>,
+}
+
+/// What is remembered of a lease whose worker has gone.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Tasks that it had not answered.
+    pub(crate) remaining: RangeSet,
+    /// So many of these, from the first on, were counted as crashed.
+    pub(crate) blamed: u64,
+    /// Whether all of them were counted as lost.
+    pub(crate) is_lost: bool,
+    pub(crate) sent: Time,
+}
+
+impl Left {
+    /// The tasks that were counted as crashed, ascending.
+    pub(crate) fn blamed(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut left = self.blamed;
+        self.remaining.iter().map_while(move |range| {
+            let count = left.min(range.end - range.start);
+            left -= count;
+            (count > 0).then_some(range.start..range.start + count)
+        })
+    }
 }
 
 /// Results of another job that a job's tasks need.
@@ -129,6 +157,8 @@ impl Job {
             retrying: BTreeMap::new(),
             leases: BTreeMap::new(),
             leased: 0,
+            left: BTreeMap::new(),
+            resumed: BTreeSet::new(),
             succeeded: 0,
             failed: RangeSet::new(),
             missing: RangeSet::new(),

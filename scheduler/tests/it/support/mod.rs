@@ -39,7 +39,28 @@ impl Farm {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    /// Stops it and starts it again, at the same place.
+    pub(crate) async fn restart(self) -> Self {
+        let address = self.address;
+        self.handle.stop();
+        self.running.await.unwrap().unwrap();
+        Self::start_in(self.folder, |options| options.listen = address).await
+    }
+
+    /// Breaks it off in the midst of whatever it does, and starts it again at the same place.
+    pub(crate) async fn crash(self) -> Self {
+        let address = self.address;
+        self.running.abort();
+        let _ = self.running.await;
+        // A commit that is under way holds the folder for a moment longer, and the socket is closed by a task of its own.
+        until(async || !is_locked(self.folder.path()) && std::net::UdpSocket::bind(address).is_ok()).await;
+        Self::start_in(self.folder, |options| options.listen = address).await
+    }
+
+    async fn start_in(folder: TempDir, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = options(folder.path());
         change(&mut options);
         let scheduler = Scheduler::start(options).await.unwrap();
@@ -81,6 +102,11 @@ impl Farm {
         self.running.await.unwrap().unwrap();
         self.folder
     }
+}
+
+fn is_locked(folder: &Path) -> bool {
+    let lock = std::fs::File::open(folder.join("lock")).unwrap();
+    lock.try_lock().is_err()
 }
 
 /// Runs a test that may not hang.

@@ -75,8 +75,13 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) async fn open(link: &Link, slots: u32) -> Self {
+        Self::resume(link, hello(slots), Resume::default()).await
+    }
+
+    /// Those of a worker that has something already.
+    pub(crate) async fn resume(link: &Link, hello: WorkerHello, resume: Resume) -> Self {
         let mut control = link.open().await.unwrap();
-        control.0.send(&control_of(slots), Bytes::new()).await.unwrap();
+        control.0.send(&Open::Control { hello, resume }, Bytes::new()).await.unwrap();
         let mut work = link.open().await.unwrap();
         work.0.send(&Open::Work, Bytes::new()).await.unwrap();
         let (welcome, _) = control.1.expect().await.unwrap();
@@ -183,6 +188,14 @@ pub(crate) fn answer(spec: &JobSpec, lease: &Lease, payload: Bytes, kind: &Worke
         }
         columns.end_item();
     }
-    let batch = Batch { first: lease.first, count: lease.count, failures, captured: Vec::new(), run_ns: 1000, fetch_ns: 0, compile_ns: 0 };
+    let batch = Batch {
+        first: lease.first,
+        count: lease.count,
+        failures,
+        captured: Vec::new(),
+        run_ns: 1000,
+        fetch_ns: 0,
+        compile_ns: 0,
+    };
     (batch, columns.finish().encode())
 }

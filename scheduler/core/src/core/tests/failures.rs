@@ -105,7 +105,7 @@ fn a_task_whose_slot_dies_is_tried_again_at_once_and_given_up_the_third_time() {
         panic!("{commands:?}")
     };
     assert_eq!(failure.to_string(), "worker-lost: the worker died while running this task, 3 times");
-    assert_eq!(commands[1], Command::OutcomesStored { job, seq: *seq });
+    assert!(commands.contains(&Command::OutcomesStored { job, seq: *seq }), "{commands:?}");
     assert_eq!((rig.counts(job).failed, rig.core.job(job).map(|view| view.retried)), (1, Some(2)));
 }
 

@@ -1,26 +1,28 @@
-//! A rig for the transitions of one family at a time, and a world for all of them together.
+//! A rig for the transitions of one family at a time. All of them together are for `tests/sim`.
 
 #![expect(clippy::single_range_in_vec_init, reason = "sets that hold a single range are what is compared")]
 
 mod failures;
 mod jobs;
 mod leases;
+mod needs;
 mod operations;
 mod persist;
 mod ranges;
 mod refusals;
 mod replay;
+mod resume;
 mod tail;
+mod why;
 mod workers;
-mod world;
 
 use std::time::Duration;
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::message::{Batch, Lease};
+use farm_proto::message::{Batch, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
-use crate::{Command, Config, Core, Event, Fact, NewJob, Refused, Time};
+use crate::{Command, Config, Core, Departure, Event, Fact, NewJob, Refused, Time};
 
 const MS: u64 = 1_000_000;
 
@@ -82,7 +84,16 @@ impl Rig {
     }
 
     fn join(&mut self, worker: u64, slots: u32) -> Vec<Command> {
-        self.tell(Event::WorkerJoined { worker: WorkerId(worker), slots })
+        self.come_back(worker, slots, &Resume::default())
+    }
+
+    /// A worker joins with what it still has.
+    fn come_back(&mut self, worker: u64, slots: u32, resume: &Resume) -> Vec<Command> {
+        self.tell(Event::WorkerJoined { worker: WorkerId(worker), slots, resume })
+    }
+
+    fn leave(&mut self, worker: u64, how: Departure) -> Vec<Command> {
+        self.tell(Event::WorkerLeft { worker: WorkerId(worker), how })
     }
 
     /// The first `count` tasks of the lease succeed, each within `task`.
@@ -103,7 +114,7 @@ impl Rig {
 }
 
 fn batch(first: u64, count: u32, run_ns: u64) -> Batch {
-    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns }
+    Batch { first, count, failures: Vec::new(), captured: Vec::new(), run_ns, fetch_ns: 0, compile_ns: 0 }
 }
 
 fn failure(task: u64, kind: FailureKind) -> Batch {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::ids::WorkerId;
 use farm_proto::job::JobState;
 
 use super::{Rig, lease};
@@ -38,18 +38,22 @@ fn outcomes_are_told_once_they_are_stored_and_the_end_after_them() {
     assert!(matches!(commands[..], [Command::Persist { seq: FactSeq(2), .. }]), "{commands:?}");
     let last = farm_proto::message::Lease { first: 1, ..held };
     let commands = rig.succeed(1, &last, 1, Duration::from_millis(1));
-    assert!(matches!(commands[..], [Command::Persist { seq: FactSeq(3), .. }]), "{commands:?}");
+    assert!(matches!(
+        commands[..],
+        [Command::Persist { seq: FactSeq(3), .. }, Command::Persist { seq: FactSeq(4), fact: Fact::JobEnded { .. } }]
+    ));
     assert_eq!(rig.core.job(job).map(|view| view.state), Some(JobState::Running));
 
     assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [Command::OutcomesStored { job, seq: FactSeq(2) }]);
     assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [], "a fact is stored once");
     assert_eq!(
         rig.tell(Event::Persisted { seq: FactSeq(3) }),
-        [
-            Command::OutcomesStored { job, seq: FactSeq(3) },
-            Command::JobEnded { job, state: JobState::Done },
-            Command::ForgetJob { worker: WorkerId(1), job },
-        ]
+        [Command::OutcomesStored { job, seq: FactSeq(3) }],
+        "its end is still on its way"
+    );
+    assert_eq!(
+        rig.tell(Event::Persisted { seq: FactSeq(4) }),
+        [Command::JobEnded { job, state: JobState::Done }, Command::ForgetJob { worker: WorkerId(1), job },]
     );
 }
 
@@ -58,9 +62,13 @@ fn one_commit_stores_many_facts() {
     let mut rig = unstored();
     let jobs: Vec<_> = (0..3).map(|_| rig.submit("ada", 0)).collect();
     let commands = rig.tell(Event::Persisted { seq: FactSeq(3) });
-    let accepted = |job: JobId| [Command::JobAccepted { job }, Command::JobEnded { job, state: JobState::Done }];
-    assert_eq!(commands, jobs.into_iter().flat_map(accepted).collect::<Vec<_>>());
-    assert_eq!(rig.try_tell(Event::Persisted { seq: FactSeq(4) }), Err(Refused::NoSuchFact(FactSeq(4))));
+    let told: Vec<_> = commands.iter().filter(|command| !matches!(command, Command::Persist { .. })).collect();
+    let accepted: Vec<_> = jobs.iter().map(|&job| Command::JobAccepted { job }).collect();
+    assert_eq!(told, accepted.iter().collect::<Vec<_>>());
+    assert_eq!((rig.core.last_fact(), rig.facts.len()), (FactSeq(6), 6), "each is done");
+    let ended = |job| Command::JobEnded { job, state: JobState::Done };
+    assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(6) }), jobs.into_iter().map(ended).collect::<Vec<_>>());
+    assert_eq!(rig.try_tell(Event::Persisted { seq: FactSeq(7) }), Err(Refused::NoSuchFact(FactSeq(7))));
 }
 
 #[test]
@@ -80,7 +88,10 @@ fn an_empty_job_cannot_be_cancelled() {
     let job = rig.submit("ada", 0);
     assert_eq!(rig.tell(Event::JobCancelled { job }), []);
     let commands = rig.tell(Event::Persisted { seq: FactSeq(1) });
-    assert_eq!(commands[1..], [Command::JobEnded { job, state: JobState::Done }]);
+    assert!(matches!(commands[1..], [Command::Persist { fact: Fact::JobEnded { state: JobState::Done, .. }, .. }]));
+    assert_eq!(rig.tell(Event::JobCancelled { job }), [], "it is done already");
+    let ended = Command::JobEnded { job, state: JobState::Done };
+    assert_eq!(rig.tell(Event::Persisted { seq: FactSeq(2) }), [ended]);
 }
 
 #[test]

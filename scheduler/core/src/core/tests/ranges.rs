@@ -40,6 +40,10 @@ fn a_range_set_is_a_set() {
             assert_eq!(set.count_below(probe), plain.range(..probe).count() as u64, "{at}: {probe}");
             let part = self::range(&mut dice);
             assert!(set.intersection(part.clone()).flatten().eq(plain.range(part.clone()).copied()), "{at}: {part:?}");
+            assert_eq!(set.count_in(part.clone()), plain.range(part.clone()).count() as u64, "{at}: {part:?}");
+            assert_eq!(set.covers(&part), part.clone().all(|number| plain.contains(&number)), "{at}: {part:?}");
+            assert_eq!(set.meets(&part), part.clone().any(|number| plain.contains(&number)), "{at}: {part:?}");
+            assert_eq!(set.nth(probe), plain.iter().copied().nth(probe as usize), "{at}: {probe}");
             assert_eq!(set.iter().collect::<RangeSet>(), set, "{at}");
         }
     }
@@ -74,7 +78,11 @@ fn a_tally_counts() {
         let mut plain = BTreeMap::new();
         for step in 0..100 {
             let range = range(&mut dice);
-            if dice.once_in(3) {
+            if dice.once_in(4) {
+                tally.lower(range.clone());
+                plain.iter_mut().filter(|(number, _)| range.contains(number)).for_each(|(_, count)| *count -= 1);
+                plain.retain(|_, count| *count > 0);
+            } else if dice.once_in(4) {
                 tally.clear(range.clone());
                 plain.retain(|number, _| !range.contains(number));
             } else {

@@ -1,7 +1,7 @@
 //! What cannot be is refused, and changes nothing.
 
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
-use farm_proto::message::Batch;
+use farm_proto::message::{Batch, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
 use super::{MS, Rig, batch, lease};
@@ -29,6 +29,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     let beyond = with_failures(&[2]);
     let (good, below, above) = (batch(0, 2, MS), batch(u64::MAX, 2, MS), batch(1, 2, MS));
     let never = LeaseId(lease.0 + 1);
+    let nothing = Resume::default();
     let arrived = |worker, lease, batch| Event::BatchArrived { worker, lease, batch };
 
     let cases = [
@@ -37,8 +38,8 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (Event::JobFailed { worker: other, job, failure: &failure }, Refused::NoSuchWorker(other)),
         (Event::JobFailed { worker: one, job: JobId(7), failure: &failure }, Refused::NeverLeased(one)),
         (Event::Persisted { seq: FactSeq(2) }, Refused::NoSuchFact(FactSeq(2))),
-        (Event::WorkerJoined { worker: one, slots: 1 }, Refused::WorkerTaken(one)),
-        (Event::WorkerJoined { worker: other, slots: 0 }, Refused::NoSlots(other)),
+        (Event::WorkerJoined { worker: one, slots: 1, resume: &nothing }, Refused::WorkerTaken(one)),
+        (Event::WorkerJoined { worker: other, slots: 0, resume: &nothing }, Refused::NoSlots(other)),
         (Event::WorkerDraining { worker: other }, Refused::NoSuchWorker(other)),
         (Event::WorkerLeft { worker: other, how: Departure::Lost }, Refused::NoSuchWorker(other)),
         (arrived(other, lease, &good), Refused::NoSuchWorker(other)),
@@ -67,7 +68,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 #[test]
 fn a_worker_may_not_fail_a_job_that_it_was_never_leased() {
     let (mut rig, job, _) = rig();
-    rig.tell(Event::WorkerJoined { worker: WorkerId(2), slots: 1 });
+    rig.join(2, 1);
     let theirs = rig.submit("eve", 0);
     let failure = Failure::new(FailureKind::BadModule, "");
     let event = |job| Event::JobFailed { worker: WorkerId(2), job, failure: &failure };
@@ -106,7 +107,8 @@ fn only_what_is_new_of_a_batch_is_kept() {
         ..batch(0, 2, MS)
     };
     let commands = rig.tell(event(&failed));
-    let Some(crate::Fact::Outcomes { accepted, failed: 1, .. }) = rig.facts.last() else { panic!("{commands:?}") };
+    let Some(crate::Fact::Outcomes { accepted, failed, .. }) = rig.facts.last() else { panic!("{commands:?}") };
+    assert_eq!(*failed, [1..2]);
     assert_eq!(*accepted, [1..2], "the first outcome of task 0 stands");
     assert_eq!((rig.counts(job).succeeded, rig.counts(job).failed), (1, 1));
 }

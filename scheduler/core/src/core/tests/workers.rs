@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::ids::WorkerId;
 
 use super::{Rig, lease, leases, recalls};
 use crate::{Command, Departure, Event, NewJob, Waiting};
@@ -51,8 +51,12 @@ fn tasks_of_a_lost_worker_go_to_the_others() {
     let commands = rig.tell(Event::WorkerLeft { worker: WorkerId(1), how: Departure::Lost });
     let again = lease(&commands);
     assert!(again.lease > held.lease, "the old lease is fenced by its id");
-    assert_eq!(rig.succeed(2, &again, 1, Duration::from_millis(1)).len(), 4, "stored, told, ended, forgotten");
-    assert_eq!(rig.core.why(job, 0), Some(Waiting::Nothing));
+    assert_eq!(
+        rig.succeed(2, &again, 1, Duration::from_millis(1)).len(),
+        5,
+        "stored, told, its end stored, ended, forgotten"
+    );
+    assert_eq!(rig.core.why(job, 0), Some(Waiting::Value));
 }
 
 #[test]
@@ -66,22 +70,6 @@ fn commands_to_a_worker_that_is_gone_are_taken_back() {
     rig.core.handle(rig.now, Event::Persisted { seq: crate::FactSeq(1) }).expect("a fact");
     rig.core.handle(rig.now, Event::WorkerLeft { worker: WorkerId(1), how: Departure::Lost }).expect("a worker");
     assert_eq!(leases(&rig.drain()), []);
-}
-
-#[test]
-fn what_a_task_waits_for_can_be_told() {
-    let mut rig = Rig::new();
-    let job = rig.submit("ada", 3);
-    assert_eq!(rig.core.why(job, 2), Some(Waiting::Worker));
-    rig.join(1, 1);
-    let other = rig.submit("ada", 2);
-    assert_eq!(rig.core.why(job, 2), Some(Waiting::Slot { ahead: 1, jobs: 0 }));
-    assert_eq!(rig.core.why(other, 0), Some(Waiting::Slot { ahead: 0, jobs: 1 }));
-    let Some(Waiting::Outcome { worker: WorkerId(1), since, ahead: 0, .. }) = rig.core.why(job, 0) else {
-        panic!("{:?}", rig.core.why(job, 0))
-    };
-    assert_eq!(since, rig.now);
-    assert_eq!((rig.core.why(job, 3), rig.core.why(JobId(9), 0)), (None, None));
 }
 
 #[test]

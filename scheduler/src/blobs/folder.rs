@@ -1,0 +1,160 @@
+//! The files in which blobs are.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use farm_link::failpoint;
+use farm_link::identity::private_folder;
+use farm_proto::ids::Digest;
+use tempfile::NamedTempFile;
+
+use crate::Durability;
+use crate::SchedulerError;
+use crate::state_dir::{StateDir, state_error};
+use crate::sync::locked;
+
+/// Where blobs are. Clones are the same place.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    durability: Durability,
+    /// Held while a blob gets its name, is touched, or is removed: none is removed that was touched just now.
+    moving: Arc<Mutex<()>>,
+}
+
+impl Folder {
+    /// The blobs of a state folder, which is made if it is not there.
+    pub(crate) fn open(state: &StateDir, durability: Durability) -> Result<Self, SchedulerError> {
+        let folder = Self { path: state.join("blobs"), durability, moving: Arc::clone(&state.moving) };
+        let new = folder.new_path();
+        private_folder(&new).map_err(state_error(&new))?;
+        Ok(folder)
+    }
+
+    /// Drops what an earlier scheduler was receiving when it ended.
+    pub(crate) fn clear_new(&self) -> Result<(), SchedulerError> {
+        let new = self.new_path();
+        let clear = || {
+            fs::remove_dir_all(&new)?;
+            private_folder(&new)
+        };
+        clear().map_err(state_error(&new))
+    }
+
+    pub(crate) fn new_path(&self) -> PathBuf {
+        self.path.join("new")
+    }
+
+    /// Where a blob is, if it is there.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        path_in(&self.path, digest)
+    }
+
+    /// A file for a blob on its way in.
+    pub(crate) fn new_file(&self) -> io::Result<NamedTempFile> {
+        // The error is for the sender, who need not know our paths.
+        NamedTempFile::new_in(self.new_path()).map_err(|error| io::Error::from(error.kind()))
+    }
+
+    /// Gives a blob its name, now that all of it is in `file` and its digest is right. It is on the disk when this returns,
+    /// unless the farm has no use for that.
+    pub(crate) fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+        let target = self.path(digest);
+        let folder = target.parent().unwrap_or(&self.path);
+        let synced = self.durability == Durability::Synced;
+        if !fs::exists(folder)? {
+            private_folder(folder)?;
+            if synced {
+                File::open(&self.path)?.sync_all()?;
+            }
+        }
+        if synced {
+            file.as_file().sync_all()?;
+        }
+        failpoint::hit("scheduler.blob.before-rename");
+        let moving = locked(&self.moving);
+        file.persist(&target).map_err(|error| error.error)?;
+        drop(moving);
+        failpoint::hit("scheduler.blob.after-rename");
+        if synced {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Stores a blob that is all there.
+    pub(crate) fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.new_file()?;
+        file.as_file_mut().write_all(bytes)?;
+        self.keep(file, digest)
+    }
+
+    /// A whole blob, as the file has it; none if it is not there.
+    pub(crate) fn read(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
+        match fs::read(self.path(digest)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The size of a blob, if it is there; it counts as new from now on.
+    pub(crate) fn touch(&self, digest: &Digest) -> Option<u64> {
+        let _moving = locked(&self.moving);
+        let file = File::open(self.path(digest)).ok()?;
+        // Where a time cannot be set, that of the file's last change has to do.
+        let _ = file.set_modified(SystemTime::now());
+        Some(file.metadata().ok()?.len())
+    }
+
+    /// Removes a blob if it is older than `older_than`: how many bytes that freed.
+    pub(crate) fn remove(&self, digest: &Digest, older_than: SystemTime) -> io::Result<Option<u64>> {
+        let path = self.path(digest);
+        let _moving = locked(&self.moving);
+        let file = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result?,
+        };
+        if file.modified()? > older_than {
+            return Ok(None);
+        }
+        fs::remove_file(&path)?;
+        Ok(Some(file.len()))
+    }
+
+    /// Every blob that is there.
+    pub(crate) fn all(&self) -> io::Result<Vec<Digest>> {
+        Ok(all_in(&self.path)?.into_iter().filter_map(|(name, _)| name.parse().ok()).collect())
+    }
+}
+
+/// Where a blob is in a folder of blobs.
+pub(crate) fn path_in(blobs: &Path, digest: &Digest) -> PathBuf {
+    let name = digest.to_string();
+    blobs.join(&name[..2]).join(name)
+}
+
+/// Names and paths of all files in a folder of blobs, but for those on their way in.
+pub(crate) fn all_in(blobs: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for folder in entries(blobs)? {
+        if folder.file_name() == "new" || !folder.file_type()?.is_dir() {
+            continue;
+        }
+        for file in entries(&folder.path())? {
+            files.push((file.file_name().to_string_lossy().into_owned(), file.path()));
+        }
+    }
+    Ok(files)
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result?.collect(),
+    }
+}

@@ -1,0 +1,63 @@
+//! Ballast: a file without a meaning, thrown overboard when something has to be deleted from a full disk, or a
+//! scheduler to be started on one. Deleting writes before it frees.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+
+/// The name of its file.
+pub(crate) const NAME: &str = "farm.ballast";
+/// Enough for the pages that the shortest steps of a deletion write, and for a start before, in bytes.
+const SIZE: u64 = 512 << 10;
+/// What stays free beside it, in bytes.
+const SLACK: u64 = 64 << 10;
+/// With less room than this, in bytes, nothing can be opened without throwing it overboard.
+const SCARCE: u64 = 256 << 10;
+
+#[derive(Debug)]
+pub(super) struct Ballast {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Ballast {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), path: folder.join(NAME) }
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.folder)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Takes it on (again), or as much of it as there is room for. It is no error if there is none.
+    pub(super) fn take(&self) -> io::Result<()> {
+        let there = fs::metadata(&self.path).map_or(0, |file| file.len());
+        let size = SIZE.min(there.saturating_add(self.room()?.saturating_sub(SLACK)));
+        if there >= size {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        // Where a file system cannot promise room, it is of no use.
+        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+            return self.drop();
+        }
+        Ok(())
+    }
+
+    /// Throws it overboard if there is hardly any room.
+    pub(super) fn drop_if_scarce(&self) -> io::Result<()> {
+        if self.room()? < SCARCE { self.drop() } else { Ok(()) }
+    }
+
+    /// Throws it overboard.
+    pub(super) fn drop(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

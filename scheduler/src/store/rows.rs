@@ -1,0 +1,221 @@
+//! Rows: written with checksums, and checked when they are read.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farm_proto::ids::{Digest, JobId};
+use farm_proto::job::{Args, JobSpec, JobState};
+use farm_proto::message::SubmitKey;
+use rusqlite::{Connection, Row, params};
+
+use super::codec::{Sum, decode_ranges, encode_ranges};
+use super::{JobEnd, JobRow, StoreError};
+
+/// The columns of `jobs` that [`job`] reads.
+pub(crate) const JOB: &str =
+    "job, key, owner, name, tasks, stamp, submitted_ms, arg_bytes, task_ns, accepted, sum, spec, inline";
+/// The columns of `ends` that [`end`] reads.
+pub(crate) const END: &str = "job, state, reason, ended_ms, retried, task_ns, batches, sum, failed, missing";
+
+/// The blobs that a job needs.
+pub(crate) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
+    let chunks = match &spec.args {
+        Args::Chunks(chunks) => chunks.as_slice(),
+        _ => &[],
+    };
+    let inputs = spec.inputs.iter().map(|input| input.digest);
+    std::iter::once(spec.module.digest).chain(inputs).chain(chunks.iter().map(|chunk| chunk.digest))
+}
+
+/// The blobs that any job needs, unless it is to be forgotten.
+pub(crate) fn pinned(connection: &Connection, path: &Path) -> Result<HashSet<Digest>, StoreError> {
+    let sqlite = StoreError::of(path);
+    let sql = "SELECT DISTINCT digest FROM pins WHERE job NOT IN (SELECT job FROM jobs WHERE deleted)";
+    let mut statement = connection.prepare(sql).map_err(&sqlite)?;
+    let digests = statement.query_map([], |row| row.get(0)).map_err(&sqlite)?;
+    digests.map(|digest| digest.map(Digest).map_err(&sqlite)).collect()
+}
+
+pub(crate) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> Result<(), JobError> {
+    let spec = postcard::to_stdvec(&*row.spec).map_err(JobError::Encode)?;
+    let tasks = row.spec.args.count();
+    let name = row.spec.name.as_deref();
+    let sum = job_sum(row, commit, name, tasks, &spec);
+    let sql = format!("INSERT INTO jobs ({JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    connection.prepare_cached(&sql)?.execute(params![
+        row.job.0.cast_signed(),
+        row.key.0.to_be_bytes(),
+        row.owner,
+        name,
+        tasks.cast_signed(),
+        row.stamp.cast_signed(),
+        row.submitted_ms.cast_signed(),
+        row.arg_bytes.cast_signed(),
+        row.task_ns.map(u64::cast_signed),
+        commit.cast_signed(),
+        sum,
+        spec,
+        &*row.inline,
+    ])?;
+    let mut pin = connection.prepare_cached("INSERT OR IGNORE INTO pins VALUES (?, ?)")?;
+    for digest in blobs_of(&row.spec) {
+        pin.execute(params![row.job.0.cast_signed(), digest.0])?;
+    }
+    Ok(())
+}
+
+/// Why a row is not written.
+#[derive(Debug)]
+pub(crate) enum JobError {
+    Encode(postcard::Error),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for JobError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn job_sum(row: &JobRow, commit: u64, name: Option<&str>, tasks: u64, spec: &[u8]) -> [u8; 16] {
+    Sum::new("jobs")
+        .number(row.job.0)
+        .bytes(&row.key.0.to_be_bytes())
+        .bytes(row.owner.as_bytes())
+        .number(name.is_some().into())
+        .bytes(name.unwrap_or_default().as_bytes())
+        .number(tasks)
+        .number(row.stamp)
+        .number(row.submitted_ms)
+        .number(row.arg_bytes)
+        .maybe(row.task_ns)
+        .number(commit)
+        .bytes(spec)
+        .bytes(&row.inline)
+        .finish()
+}
+
+/// Reads [`JOB`].
+pub(crate) fn job(row: &Row<'_>, path: &Path) -> Result<JobRow, StoreError> {
+    let sqlite = StoreError::of(path);
+    let id = JobId(number(row, 0).map_err(&sqlite)?);
+    let read = || -> rusqlite::Result<_> {
+        let spec = row.get_ref(11)?.as_blob()?;
+        let job = JobRow {
+            job: id,
+            key: SubmitKey(u128::from_be_bytes(row.get(1)?)),
+            owner: row.get(2)?,
+            stamp: number(row, 5)?,
+            submitted_ms: number(row, 6)?,
+            arg_bytes: number(row, 7)?,
+            task_ns: maybe(row, 8)?,
+            spec: match postcard::from_bytes(spec) {
+                Ok(spec) => Arc::new(spec),
+                Err(_) => return Ok(None),
+            },
+            inline: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
+        };
+        let name: Option<String> = row.get(3)?;
+        let sum = job_sum(&job, number(row, 9)?, name.as_deref(), number(row, 4)?, spec);
+        Ok((sum == row.get::<_, [u8; 16]>(10)?).then_some(job))
+    };
+    // A column of another type is a sum that does not fit.
+    read()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::corrupt(path, format!("table jobs, job {id}: not what was written")))
+}
+
+pub(crate) fn insert_end(connection: &Connection, job: JobId, end: &JobEnd, batches: u64) -> rusqlite::Result<()> {
+    let (failed, missing) = (encode_ranges(&end.failed), encode_ranges(&end.missing));
+    let sum = end_sum(job, end, batches, &failed, &missing);
+    let sql = format!("INSERT INTO ends ({END}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    connection.prepare_cached(&sql)?.execute(params![
+        job.0.cast_signed(),
+        state_name(end.state),
+        end.reason,
+        end.ended_ms.cast_signed(),
+        end.retried.cast_signed(),
+        end.task_ns.map(u64::cast_signed),
+        batches.cast_signed(),
+        sum,
+        failed,
+        missing,
+    ])?;
+    Ok(())
+}
+
+fn end_sum(job: JobId, end: &JobEnd, batches: u64, failed: &[u8], missing: &[u8]) -> [u8; 16] {
+    Sum::new("ends")
+        .number(job.0)
+        .bytes(state_name(end.state).as_bytes())
+        .number(end.reason.is_some().into())
+        .bytes(end.reason.as_deref().unwrap_or_default().as_bytes())
+        .number(end.ended_ms)
+        .number(end.retried)
+        .maybe(end.task_ns)
+        .number(batches)
+        .bytes(failed)
+        .bytes(missing)
+        .finish()
+}
+
+/// Reads [`END`], the first of which is column `from`: the end, and how many batches the job has.
+pub(crate) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u64), StoreError> {
+    let id = JobId(number(row, from).map_err(StoreError::of(path))?);
+    let read = || -> rusqlite::Result<_> {
+        let (failed, missing) = (row.get_ref(from + 8)?.as_blob()?, row.get_ref(from + 9)?.as_blob()?);
+        let state = row.get_ref(from + 1)?.as_str()?;
+        let all = [JobState::Done, JobState::Cancelled, JobState::Failed];
+        let state = all.into_iter().find(|known| state_name(*known) == state);
+        let (Some(state), Some(failed_tasks), Some(missing_tasks)) =
+            (state, decode_ranges(failed), decode_ranges(missing))
+        else {
+            return Ok(None);
+        };
+        let end = JobEnd {
+            state,
+            reason: row.get(from + 2)?,
+            ended_ms: number(row, from + 3)?,
+            failed: failed_tasks,
+            missing: missing_tasks,
+            retried: number(row, from + 4)?,
+            task_ns: maybe(row, from + 5)?,
+        };
+        let batches = number(row, from + 6)?;
+        let sum = end_sum(id, &end, batches, failed, missing);
+        Ok((sum == row.get::<_, [u8; 16]>(from + 7)?).then_some((end, batches)))
+    };
+    read()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::corrupt(path, format!("table ends, job {id}: not what was written")))
+}
+
+/// As in `ends`. Live states are never stored.
+const fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Done => "done",
+        JobState::Cancelled => "cancelled",
+        JobState::Failed => "failed",
+        JobState::Waiting => "waiting",
+        JobState::Running => "running",
+    }
+}
+
+/// A number without a sign.
+pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column).map(i64::cast_unsigned)
+}
+
+pub(crate) fn maybe(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned))
+}
+
+/// The tasks of a range, as SQL knows them. None beyond its numbers.
+pub(crate) fn signed(tasks: &Range<u64>) -> Option<(i64, i64)> {
+    Some((i64::try_from(tasks.start).ok()?, i64::try_from(tasks.end).ok()?))
+}

@@ -1,0 +1,93 @@
+-- One row: what the farm as a whole has to know.
+CREATE TABLE farm (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    -- How often its scheduler has been started.
+    life INTEGER NOT NULL,
+    -- The highest id that a job ever had.
+    last_job INTEGER NOT NULL
+) STRICT;
+INSERT INTO farm VALUES (1, 0, 0);
+
+-- One row for each commit, those without batches only while they are the last: how many there were, and when what is
+-- in them was on the disk.
+CREATE TABLE commits (
+    number INTEGER PRIMARY KEY,
+    -- Whether a batch names it.
+    batches INTEGER NOT NULL,
+    -- Nanoseconds since the Unix epoch. Written with the next commit, or never.
+    stored_ns INTEGER
+) STRICT;
+INSERT INTO commits VALUES (0, 0, NULL);
+
+-- Jobs as they were accepted.
+CREATE TABLE jobs (
+    job INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    owner TEXT NOT NULL,
+    -- For people; the rest of the program reads `spec`.
+    name TEXT,
+    tasks INTEGER NOT NULL,
+    stamp INTEGER NOT NULL,
+    submitted_ms INTEGER NOT NULL,
+    arg_bytes INTEGER NOT NULL,
+    task_ns INTEGER,
+    -- The commit that it was accepted with.
+    accepted INTEGER NOT NULL,
+    -- It is to be forgotten: what is its own goes bit by bit, and this row at last.
+    deleted INTEGER NOT NULL DEFAULT 0,
+    sum BLOB NOT NULL,
+    -- A postcard of farm_proto::job::JobSpec.
+    spec BLOB NOT NULL,
+    inline BLOB NOT NULL
+) STRICT;
+
+-- How jobs ended.
+CREATE TABLE ends (
+    job INTEGER PRIMARY KEY,
+    -- done, cancelled or failed
+    state TEXT NOT NULL,
+    reason TEXT,
+    ended_ms INTEGER NOT NULL,
+    retried INTEGER NOT NULL,
+    task_ns INTEGER,
+    batches INTEGER NOT NULL,
+    sum BLOB NOT NULL,
+    -- Postcards of ranges of tasks, ascending: which failed, and which have no outcome.
+    failed BLOB NOT NULL,
+    missing BLOB NOT NULL
+) STRICT;
+
+-- Outcomes of tasks `first` to `first + count - 1`.
+CREATE TABLE batches (
+    -- The job times 2^31, plus the number: the batches of a job lie together, in order.
+    id INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    -- How many are failures, and which: a postcard of ranges of offsets from `first`; none if there are none.
+    failed INTEGER NOT NULL,
+    offsets BLOB,
+    -- Checksum of the columns above, which are what the index has.
+    seal INTEGER NOT NULL,
+    -- The row in `commits`.
+    stored INTEGER NOT NULL,
+    queued_ns INTEGER NOT NULL,
+    leased_ns INTEGER NOT NULL,
+    arrived_ns INTEGER NOT NULL,
+    -- Checksum of all columns but the last, for which `digest` stands.
+    sum BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    -- A postcard of farm_proto::message::Batch.
+    head BLOB NOT NULL,
+    -- farm_proto::columns; none if they are the blob `digest`.
+    columns BLOB
+) STRICT;
+CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offsets, seal);
+
+-- Blobs that jobs need: modules, inputs, arguments, large columns.
+CREATE TABLE pins (
+    job INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (job, digest)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,328 @@
+//! The one who writes.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use farm_proto::ids::{Digest, JobId};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::ballast::Ballast;
+use super::batches::{self, LARGE, NewBatch};
+use super::mark::Mark;
+use super::rows::JobError;
+use super::{JobResults, Outcomes, Record, Store, StoreError, recover, rows};
+use crate::SchedulerError;
+use crate::sync::locked;
+
+/// Writes records. There is one, and whoever commits has it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(super) store: Arc<Store>,
+    pub(super) connection: Connection,
+    /// None if what is written need not be on the disk.
+    mark: Option<Mark>,
+    pub(super) ballast: Option<Ballast>,
+    /// The number of the last commit.
+    commits: u64,
+    /// When that was on the disk, and whether it had batches.
+    last: Option<(u64, bool)>,
+    /// Jobs that are stored, and not to be forgotten.
+    known: HashSet<JobId>,
+    /// The highest job that was ever stored.
+    last_job: JobId,
+    /// Jobs that are to be forgotten, and are not all gone.
+    pub(super) deleted: BTreeSet<JobId>,
+}
+
+/// What a writer begins with.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) connection: Connection,
+    pub(super) mark: Option<Mark>,
+    pub(super) commits: u64,
+    pub(super) known: HashSet<JobId>,
+    pub(super) deleted: Vec<JobId>,
+}
+
+/// What a transaction changes if it succeeds.
+#[derive(Debug, Default)]
+struct Changes<'a> {
+    accepted: HashSet<JobId>,
+    deleted: HashSet<JobId>,
+    /// How many batches each job has.
+    stored: HashMap<JobId, u64>,
+    /// Batches, their numbers, and the length of what is in front of their columns.
+    batches: Vec<(&'a Arc<JobResults>, &'a Outcomes, u64, usize)>,
+}
+
+/// Lives are numbered by the time at which they begin, in units of this. Counted from 1, two lives would have the same
+/// number when a farm goes on from a backup: one after the backup was made, and one after it was restored.
+const NS_PER_LIFE: u64 = 16_000_000_000;
+
+impl Writer {
+    /// Begins another life: which that is, and the highest job there ever was.
+    pub(super) fn begin(store: Arc<Store>, begin: Begin) -> Result<(Self, u64, JobId), SchedulerError> {
+        let Begin { connection, mark, commits, known, deleted } = begin;
+        let ballast = mark.is_some().then(|| Ballast::new(&store.folder));
+        let highest = known.iter().chain(&deleted).map(|job| job.0).max().unwrap_or_default();
+        let last_job = JobId(recover::last_deleted(&connection, &store.path)?.max(highest));
+        let deleted = deleted.into_iter().collect();
+        let mut writer = Self { store, connection, mark, ballast, commits, last: None, known, last_job, deleted };
+        let path = writer.store.path.clone();
+        let life = writer.transact(false, |transaction, _| {
+            let least = (unix_ns() / NS_PER_LIFE).cast_signed();
+            let sql = "UPDATE farm SET life = max(life + 1, ?) RETURNING life";
+            transaction.query_row(sql, [least], |row| rows::number(row, 0)).map_err(StoreError::of(&path))
+        })?;
+        if let Some(mark) = &mut writer.mark {
+            mark.sync().map_err(StoreError::io(mark.path()))?;
+        }
+        writer.take_ballast();
+        Ok((writer, life, last_job))
+    }
+
+    /// Stores records in one transaction, which is on the disk when this returns `Ok`. Batches can be read when they are
+    /// [published](JobResults::publish). Waits for the disk.
+    ///
+    /// What belongs to a job that was deleted is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it is stored, and it may be tried again. If the disk is full, deletions among the records may have been
+    /// done nevertheless, to make room; to try them again does no harm.
+    pub(crate) fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        match self.try_commit(records) {
+            Err(StoreError::Full { .. }) if records.iter().any(|record| matches!(record, Record::Deleted { .. })) => {
+                self.delete_on_a_full_disk(records)?;
+                self.try_commit(records)
+            }
+            result => result,
+        }
+    }
+
+    fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let mut digests = Vec::new();
+        for record in records {
+            if let Record::Batch { outcomes, .. } = record {
+                let digest = Digest::of(&outcomes.columns);
+                if outcomes.columns.len() > LARGE {
+                    let blobs = &self.store.blobs;
+                    blobs.write(&digest, &outcomes.columns).map_err(StoreError::io(&blobs.path(&digest)))?;
+                }
+                digests.push(digest);
+            }
+        }
+        // fail point: scheduler.batch.before-commit
+        let mut changes = Changes::default();
+        let store = Arc::clone(&self.store);
+        let (known, last_job) = (std::mem::take(&mut self.known), self.last_job);
+        let has_batches = !digests.is_empty();
+        let result = self.transact(has_batches, |transaction, commit| {
+            let mut digests = digests.into_iter();
+            let mut insert = Insert { store: &store, transaction, commit, known: &known, last_job };
+            records.iter().try_for_each(|record| insert.record(record, &mut digests, &mut changes))
+        });
+        self.known = known;
+        result?;
+        // fail point: scheduler.batch.after-commit
+        let mut recent = locked(&self.store.recent);
+        for (results, outcomes, number, head) in changes.batches {
+            results.set_stored(number + 1);
+            recent.insert(results.job, number, outcomes.clone(), head);
+        }
+        drop(recent);
+        self.known.extend(&changes.accepted);
+        self.known.retain(|job| !changes.deleted.contains(job));
+        self.last_job = changes.accepted.into_iter().fold(self.last_job, Ord::max);
+        self.deleted.extend(changes.deleted);
+        Ok(())
+    }
+
+    /// Does something in a transaction that counts, and acknowledges it.
+    fn transact<T>(
+        &mut self,
+        has_batches: bool,
+        work: impl FnOnce(&Transaction<'_>, u64) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let sqlite = StoreError::of(&self.store.path);
+        let commit = self.commits + 1;
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(&sqlite)?;
+        let count = || {
+            note_last(&transaction, self.commits, self.last)?;
+            let sql = "INSERT INTO commits (number, batches) VALUES (?, ?)";
+            transaction.prepare_cached(sql)?.execute(params![commit.cast_signed(), has_batches])
+        };
+        count().map_err(&sqlite)?;
+        let value = work(&transaction, commit)?;
+        transaction.commit().map_err(&sqlite)?;
+        let now = unix_ns();
+        self.commits = commit;
+        self.last = Some((now, has_batches));
+        *locked(&self.store.last) = (commit, now);
+        if let Some(mark) = &mut self.mark
+            && let Err(error) = mark.set(commit)
+        {
+            // What is stored is stored. It is only that its loss would not be noticed.
+            tracing::warn!(path = %mark.path().display(), %error, "cannot write the mark");
+        }
+        Ok(value)
+    }
+
+    /// Makes room with the deletions that are among `records`, and with what the ballast takes up.
+    fn delete_on_a_full_disk(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        if let Some(ballast) = &self.ballast {
+            ballast.drop().map_err(StoreError::io(&self.store.folder))?;
+        }
+        let known = |record: &&Record| matches!(record, Record::Deleted { job } if self.known.contains(job));
+        let deletions: Vec<Record> = records.iter().filter(known).cloned().collect();
+        if !deletions.is_empty() {
+            self.try_commit(&deletions)?;
+        }
+        self.make_room()
+    }
+
+    /// Takes on the ballast again where there is room.
+    pub(super) fn take_ballast(&self) {
+        if let Some(ballast) = &self.ballast
+            && let Err(error) = ballast.take()
+        {
+            tracing::debug!(%error, "no ballast");
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Leaves a database with nothing in its log, as far as that works: nothing depends on it.
+    fn drop(&mut self) {
+        let leave = || {
+            // The row of the last commit itself has to stay.
+            if self.last.is_some_and(|(_, has_batches)| has_batches) {
+                note_last(&self.connection, self.commits, self.last)?;
+            }
+            self.connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))
+        };
+        if let Err(error) = leave() {
+            tracing::debug!(%error, "cannot leave the database as it should be");
+        }
+        if let Some(mark) = &mut self.mark
+            && let Err(error) = mark.sync()
+        {
+            tracing::warn!(path = %mark.path().display(), %error, "cannot write the mark");
+        }
+    }
+}
+
+/// Notes when the last commit was on the disk; if it was of no batch, nobody will ask.
+fn note_last(connection: &Connection, commit: u64, last: Option<(u64, bool)>) -> rusqlite::Result<()> {
+    match last {
+        Some((stored_ns, true)) => {
+            let sql = "UPDATE commits SET stored_ns = ? WHERE number = ?";
+            connection.prepare_cached(sql)?.execute([stored_ns.cast_signed(), commit.cast_signed()])?;
+        }
+        Some((_, false)) => {
+            connection.prepare_cached("DELETE FROM commits WHERE number = ?")?.execute([commit.cast_signed()])?;
+        }
+        None => {
+            // Of an earlier life. When that was, is not known.
+            let sql = "DELETE FROM commits WHERE number = ? AND NOT batches";
+            connection.prepare_cached(sql)?.execute([commit.cast_signed()])?;
+        }
+    }
+    Ok(())
+}
+
+/// What one record after the other is written with.
+struct Insert<'a> {
+    store: &'a Store,
+    transaction: &'a Transaction<'a>,
+    commit: u64,
+    known: &'a HashSet<JobId>,
+    last_job: JobId,
+}
+
+impl Insert<'_> {
+    fn record<'r>(
+        &mut self,
+        record: &'r Record,
+        digests: &mut impl Iterator<Item = Digest>,
+        changes: &mut Changes<'r>,
+    ) -> Result<(), StoreError> {
+        let path = &self.store.path;
+        let sqlite = StoreError::of(path);
+        match record {
+            Record::Accepted(row) => {
+                if !batches::id_fits(row.job) {
+                    return Err(StoreError::Beyond { job: row.job, what: "jobs before it" });
+                }
+                if self.is_gone(row.job, changes) {
+                    return Ok(());
+                }
+                rows::insert_job(self.transaction, row, self.commit).map_err(|error| match error {
+                    JobError::Encode(error) => StoreError::corrupt(path, format!("job {}: {error}", row.job)),
+                    JobError::Sqlite(error) => sqlite(error),
+                })?;
+                changes.accepted.insert(row.job);
+            }
+            Record::Batch { results, outcomes, times } => {
+                let digest = digests.next().unwrap_or_else(|| Digest::of(&outcomes.columns));
+                if !self.is_known(results.job, changes)? {
+                    return Ok(());
+                }
+                let stored = changes.stored.entry(results.job).or_insert_with(|| results.stored());
+                let number = *stored;
+                *stored += 1;
+                let head = postcard::to_stdvec(&outcomes.batch)
+                    .map_err(|error| batches::corrupt(path, results.job, number, &error.to_string()))?;
+                let batch = NewBatch { job: results.job, number, commit: self.commit, digest, head };
+                batch.insert(self.transaction, path, outcomes, times)?;
+                changes.batches.push((results, outcomes, number, batch.head.len()));
+            }
+            Record::Ended { job, end } => {
+                if self.is_known(*job, changes)? {
+                    let batches = batches::count(self.transaction, path, *job)?;
+                    rows::insert_end(self.transaction, *job, end, batches).map_err(sqlite)?;
+                }
+            }
+            Record::Deleted { job } => {
+                let delete = || {
+                    let job = job.0.cast_signed();
+                    let sql = "UPDATE jobs SET deleted = 1 WHERE job = ?";
+                    if self.transaction.prepare_cached(sql)?.execute([job])? > 0 {
+                        let sql = "UPDATE farm SET last_job = max(last_job, ?)";
+                        self.transaction.prepare_cached(sql)?.execute([job])?;
+                    }
+                    Ok(())
+                };
+                delete().map_err(sqlite)?;
+                if changes.accepted.contains(job) || self.known.contains(job) {
+                    changes.deleted.insert(*job);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a job was stored once, and is not any more.
+    fn is_gone(&self, job: JobId, changes: &Changes<'_>) -> bool {
+        changes.deleted.contains(&job) || (job <= self.last_job && !self.known.contains(&job))
+    }
+
+    /// Whether a job is stored; an error if it never was.
+    fn is_known(&self, job: JobId, changes: &Changes<'_>) -> Result<bool, StoreError> {
+        if changes.accepted.contains(&job) && !changes.deleted.contains(&job) {
+            return Ok(true);
+        }
+        if self.is_gone(job, changes) {
+            return Ok(false);
+        }
+        if self.known.contains(&job) { Ok(true) } else { Err(StoreError::NoSuchJob(job)) }
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
