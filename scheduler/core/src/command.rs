@@ -68,7 +68,8 @@ impl Command {
 pub struct FactSeq(pub u64);
 
 /// What must survive a restart. Everything that a core has told anyone follows from the facts before it:
-/// [`Core::replay`](crate::Core::replay) makes the same core of them, without workers and leases.
+/// [`Core::replay`](crate::Core::replay) makes the same core of them, without workers and leases: those come back with
+/// the workers.
 ///
 /// To delete an ended job, [forget](crate::Core::forget) it and delete its facts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,8 +26,8 @@ pub struct Config {
     pub retry_delay: Duration,
     /// The longest that a task waits before another attempt.
     pub max_retry_delay: Duration,
-    /// The first lease's id. After a restart it has to be greater than every id given out before, so that answers to
-    /// leases of the past are recognised as such.
+    /// The first lease's id. After a restart it has to be greater than every id given out before: leases below it are
+    /// of earlier lives of the scheduler, of which the worker that comes back with one knows more than the core.
     pub first_lease: LeaseId,
     /// The first job's id. After a restart it has to be greater than every id of a job that was ever stored, forgotten
     /// ones included: their ids are not used again, and workers may still speak of them.

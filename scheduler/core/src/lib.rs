@@ -13,12 +13,19 @@
 //! * Nothing is promised before it is stored: a command that tells anyone of a fact is released only when the driver
 //!   has said that the [`Fact`] is on disk.
 //! * From state alone the core can say what a task waits for ([`Core::why`]).
+//! * A connection, or a life of the scheduler, costs no work: a worker that comes back says which leases it holds, and
+//!   goes on with them.
+//! * A task of a job that needs another's results is leased as soon as its own are stored; what is stored costs those
+//!   that wait for it by the range, not by the task.
 //!
 //! # Non-goals
 //!
 //! * **Exactly one run.** A task may run more than once; its outcome is stored once.
-//! * **Durable leases, attempt numbers and crash counts.** They are not facts: after a restart, tasks without a stored
-//!   outcome simply wait again.
+//! * **Durable leases, attempt numbers and crash counts.** They are not facts. After a restart, tasks without a stored
+//!   outcome wait again, with all of their attempts before them, and the workers say what they hold
+//!   ([`Event::WorkerJoined`]): whatever of that is still waiting becomes theirs again.
+//! * **Graphs of any shape.** A job needs earlier jobs only, so that there are no cycles, and takes results in order:
+//!   one by one, or in groups of the same size.
 //! * **Knowing what a job is.** Modules, arguments and results are the shell's; the core knows numbers of tasks.
 //! * **Heartbeats.** The transport notices that a worker is gone, and the shell reports it.
 

@@ -33,8 +33,10 @@ use crate::time::Time;
 /// methods:
 ///
 /// - A. Simple getters, taking `&self`: [`job`](Self::job), [`jobs`](Self::jobs), [`worker`](Self::worker),
-///   [`workers`](Self::workers), [`totals`](Self::totals), [`why`](Self::why), [`next_job`](Self::next_job),
-///   [`next_lease`](Self::next_lease), [`check_invariants`](Self::check_invariants).
+///   [`workers`](Self::workers), [`totals`](Self::totals), [`why`](Self::why), [`why_all`](Self::why_all),
+///   [`needs`](Self::needs), [`dependants`](Self::dependants), [`without_value`](Self::without_value),
+///   [`last_fact`](Self::last_fact), [`next_job`](Self::next_job), [`next_lease`](Self::next_lease),
+///   [`check_invariants`](Self::check_invariants).
 /// - B. Mutators: [`handle`](Self::handle) for everything that happens, and [`forget`](Self::forget) for ended jobs
 ///   that nobody wants to see any more.
 /// - C. Polling: [`poll_command`](Self::poll_command) for what is to be done, and
@@ -56,7 +58,12 @@ use crate::time::Time;
 /// commands that depend on it, those marked *Waits for the fact* in [`Command`], and lets the job of a
 /// [`Fact::JobAccepted`](crate::Fact::JobAccepted) begin: were it leased before, its id could come back after a crash
 /// with other tasks under it, while workers still hold the old ones. What promises nothing to anyone waits for nothing:
-/// tasks of a job whose cancellation is not yet stored are stopped all the same.
+/// tasks of a job whose cancellation is not yet stored are stopped all the same. But what a job needs of another counts
+/// only once it is stored: a task is not leased whose argument might yet be lost, and nothing fails for what might yet not
+/// have happened.
+///
+/// What an event leads to is stored when [`last_fact`](Self::last_fact), read after it was handled, is: then a worker
+/// need not keep its answer any longer.
 ///
 /// # Time
 ///
@@ -65,7 +72,7 @@ use crate::time::Time;
 /// # Faults of others
 ///
 /// [`handle`](Self::handle) refuses what cannot be; see [`Refused`]. Answers to leases that have ended are dropped
-/// without a word: they are normal after a recall, a cancel, or a connection that broke.
+/// without a word: they are normal after a recall, a cancel, or a connection that broke. A task's first outcome stands.
 #[derive(Debug)]
 pub struct Core {
     config: Config,

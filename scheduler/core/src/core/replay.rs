@@ -46,10 +46,15 @@ impl std::error::Error for ReplayError {}
 impl Core {
     /// The core that asked for these facts to be stored, without its workers and leases: tasks without an outcome wait,
     /// with all of their attempts before them. Facts come in the order in which they were stored, without those of
-    /// [forgotten](Self::forget) jobs. Drain [`poll_command`](Self::poll_command) afterwards: a job that should have
-    /// been stopped when the last core went down is stopped now.
+    /// [forgotten](Self::forget) jobs. [Outcomes](Fact::Outcomes) and [failures](Fact::TaskFailed) of jobs whose
+    /// [end](Fact::JobEnded) is among the facts may be left out. Takes the time of the facts and their ranges, not of the
+    /// tasks.
     ///
-    /// Facts are numbered from 1 again.
+    /// Drain [`poll_command`](Self::poll_command) afterwards: what should have followed when the last core went down
+    /// follows now. Jobs that should have been done or stopped are, and so are tasks and jobs that needed what has
+    /// failed.
+    ///
+    /// Facts are numbered from 1 again. [`Config::first_lease`] has to be above every lease that was ever given out.
     ///
     /// # Errors
     ///
@@ -82,9 +87,8 @@ impl Core {
             Fact::TaskFailed { task, failure, .. } => {
                 let task = task..task.checked_add(1).ok_or(ReplayError::BadOutcome(id))?;
                 let task = std::slice::from_ref(&task);
-                // A task fails for its input without being handed out.
-                let was_started = failure.kind != FailureKind::InputFailed;
-                self.replay_outcomes(id, task, task, was_started)?;
+                // Whose input failed was not handed out.
+                self.replay_outcomes(id, task, task, failure.kind != FailureKind::InputFailed)?;
             }
             Fact::JobEnded { state, reason, failed, missing, retried, .. } => {
                 let mut job = self.jobs.remove(&id).ok_or(ReplayError::NoSuchJob(id))?;
@@ -114,7 +118,7 @@ impl Core {
         id: JobId,
         accepted: &[Range<u64>],
         failed: &[Range<u64>],
-        was_started: bool,
+        handed_out: bool,
     ) -> Result<(), ReplayError> {
         let job = self.jobs.get_mut(&id).ok_or(ReplayError::NoSuchJob(id))?;
         let within = |part: &Range<u64>| {
@@ -129,7 +133,7 @@ impl Core {
         if before - job.waiting.len() != told {
             return Err(ReplayError::BadOutcome(id));
         }
-        job.started |= was_started;
+        job.started |= handed_out;
         job.succeeded += told - numbers_in(failed);
         failed.iter().for_each(|range| job.failed.insert(range.clone()));
         Ok(())

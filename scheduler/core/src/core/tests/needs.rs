@@ -333,6 +333,36 @@ fn ends_that_were_not_passed_on_before_a_crash_are_passed_on_after_it() {
 }
 
 #[test]
+fn a_job_of_which_only_inputs_failed_has_not_begun() {
+    let (mut rig, first, held) = rig(3);
+    let (second, _) = rig.submit_spec(NewJob { after: vec![first], ..of(first, 1, 3) });
+    rig.fail(1, &held, 0, FailureKind::Trap);
+    let again = Core::replay(Config::default(), rig.facts.iter().cloned()).expect("facts of a core");
+    again.check_invariants();
+    for core in [&rig.core, &again] {
+        let view = core.job(second).expect("a live job");
+        assert_eq!((view.state, view.counts.failed), (JobState::Waiting, 1));
+    }
+}
+
+#[test]
+fn what_an_ended_job_needed_may_be_gone() {
+    let spec = NewJob { after: vec![JobId(2)], ..of(JobId(1), 1, 0) };
+    let end = Fact::JobEnded {
+        job: JobId(3),
+        state: JobState::Done,
+        reason: None,
+        failed: Vec::new(),
+        missing: Vec::new(),
+        retried: 0,
+    };
+    let accepted = Fact::JobAccepted { job: JobId(3), spec };
+    let core = Core::replay(Config::default(), [accepted, end]).expect("facts of a core");
+    core.check_invariants();
+    assert_eq!((core.needs(JobId(3)), core.dependants(JobId(1)).count()), (Vec::new(), 0));
+}
+
+#[test]
 fn unblocking_costs_by_range() {
     let mut rig = Rig::new();
     let tasks = 10_000_000;
