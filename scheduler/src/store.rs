@@ -53,7 +53,7 @@ mod tidy;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::io;
@@ -73,10 +73,11 @@ pub(crate) use self::outcomes::Outcomes;
 pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
 pub(crate) use self::writer::Writer;
+pub(crate) use crate::Durability;
+use crate::SchedulerError;
 use crate::blobs::Folder;
 use crate::state_dir::StateDir;
 use crate::sync::locked;
-use crate::{Durability, SchedulerError};
 
 /// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;

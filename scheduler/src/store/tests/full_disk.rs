@@ -8,11 +8,10 @@ use std::sync::Arc;
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
 
-use super::world::{World, end, open_state, outcomes, row, times};
-use crate::Durability;
+use super::world::{SOUND, World, end, open_state, outcomes, row, times};
 use crate::admin;
 use crate::state_dir::StateDir;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Durability, Record, Store, StoreError};
 
 /// A file system of its own, unmounted when dropped.
 struct Disk(tempfile::TempDir);
@@ -78,7 +77,7 @@ fn a_full_disk_refuses_commits_and_lets_jobs_be_deleted() {
     assert!(!store.has_room().unwrap());
     let count = |results: &[Arc<crate::store::JobResults>]| results.iter().map(|job| job.stored()).collect::<Vec<_>>();
     assert_eq!(count(&results), stored);
-    assert_eq!(admin::check(disk.path()).unwrap().faults, Vec::<String>::new());
+    assert_eq!(admin::check(disk.path()).unwrap().faults, SOUND);
     // A new life on a full disk: nothing is lost.
     drop((writer, store, state));
     let state = open_state(disk.path()).unwrap();
@@ -88,7 +87,7 @@ fn a_full_disk_refuses_commits_and_lets_jobs_be_deleted() {
     // A deletion works, even with others in front of it that do not, and makes room for them.
     let large = outcomes(stored[1]..stored[1] + 1, 500 << 10, &[]);
     let mut ended = end(JobState::Cancelled);
-    ended.missing = std::iter::once(stored[0]..1 << 20).collect();
+    ended.missing.push(stored[0]..1 << 20);
     let records = [
         Record::Batch { results: Arc::clone(&results[1]), outcomes: large, times: times() },
         Record::Ended { job: JobId(1), end: ended },
@@ -96,7 +95,7 @@ fn a_full_disk_refuses_commits_and_lets_jobs_be_deleted() {
     ];
     writer.commit(&records).unwrap();
     while writer.tidy().unwrap() {}
-    assert_eq!(admin::check(disk.path()).unwrap().faults, Vec::<String>::new());
+    assert_eq!(admin::check(disk.path()).unwrap().faults, SOUND);
     drop((writer, store));
     let (_, _, recovered) = Store::open(&state, Durability::Synced).unwrap();
     let left: Vec<_> = recovered.jobs.iter().map(|job| (job.row.job.0, job.results.stored())).collect();
