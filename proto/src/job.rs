@@ -142,7 +142,9 @@ impl Args {
             Self::Inline { count } => *count,
             Self::Chunks(chunks) => chunks.iter().map(|chunk| u64::from(chunk.count)).sum(),
             Self::Results(results) => results.count,
-            Self::Subset { tasks, .. } => tasks.iter().map(|(start, end)| end.saturating_sub(*start)).sum(),
+            Self::Subset { tasks, .. } => {
+                tasks.iter().fold(0, |sum: u64, (start, end)| sum.saturating_add(end.saturating_sub(*start)))
+            }
         }
     }
 }
@@ -265,7 +267,12 @@ pub struct Counts {
 
 impl Counts {
     pub const fn total(&self) -> u64 {
-        self.waiting + self.leased + self.succeeded + self.failed + self.cancelled
+        // Numbers of a peer's may be any.
+        self.waiting
+            .saturating_add(self.leased)
+            .saturating_add(self.succeeded)
+            .saturating_add(self.failed)
+            .saturating_add(self.cancelled)
     }
 }
 

@@ -4,6 +4,7 @@
 //! that it can be had locally with the same command.
 
 mod demo;
+mod fuzz;
 mod guests;
 mod process;
 mod pure_core;
@@ -29,6 +30,9 @@ Tasks:
   sim [--seeds N] [--seed S] [--trace]
                         a simulated farm around the real core: N seeds after those that failed once
                         (2000), from S on; or only S, step by step
+  fuzz [TARGET] [--seconds N]
+                        what any bytes may do: frames, ticket, core_operations, store_recovery; 60 seconds
+                        each, with cargo-fuzz and a nightly compiler if they are there
   guests [--from WHERE] the example modules as target/guests/NAME.wasm; the compiler for them comes
                         from `rustup` or from Debian's packages (`debian`); `any` tries both (default)
 ";
@@ -56,6 +60,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["test"] => test::run(&Workspace::locate()?, None),
         ["test", "--only", step] => test::run(&Workspace::locate()?, Some(step)),
         ["sim", options @ ..] => sim::run(&Workspace::locate()?, options),
+        ["fuzz", options @ ..] => fuzz::run(&Workspace::locate()?, options),
         ["guests"] => guests::build(&Workspace::locate()?, Source::Any),
         ["guests", "--from", source] => guests::build(&Workspace::locate()?, source.parse()?),
         _ => bail!("I do not understand `{}`\n\n{USAGE}", arguments.join(" ")),

@@ -36,5 +36,6 @@ fn what_there_is_not_is_answered_with_what_there_is() {
     refused(&["tset"], &["`tset`", "Usage: cargo xtask"]);
     refused(&["test", "--only", "everything"], &["`everything`", "fmt, clippy, doc, core, sim, build, test"]);
     refused(&["demo", "--only", "life"], &["`life`", "squares, pi, wordcount, mandelbrot, zmumu"]);
+    refused(&["fuzz", "bugs"], &["`bugs`", "core_operations, frames, store_recovery, ticket"]);
     refused(&["guests", "--from", "source"], &["`source`", "`any`, `rustup` or `debian`"]);
 }

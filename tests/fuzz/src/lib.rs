@@ -12,6 +12,7 @@ mod core_operations;
 mod frames;
 mod mutation;
 mod seeds;
+mod store_recovery;
 mod ticket;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 pub use crate::core_operations::core_operations;
 pub use crate::frames::frames;
 pub use crate::mutation::{Mutations, SplitMix};
+pub use crate::store_recovery::store_recovery;
 pub use crate::ticket::ticket;
 
 /// A function of any bytes.
@@ -36,16 +38,17 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
     Target { name: "frames", run: frames, inputs: 30_000, longest: 4096, seeds: seeds::frames },
     Target { name: "ticket", run: ticket, inputs: 30_000, longest: 1024, seeds: seeds::ticket },
     Target {
         name: "core_operations",
         run: core_operations,
-        inputs: 1_000,
+        inputs: 5_000,
         longest: 4096,
         seeds: seeds::core_operations,
     },
+    Target { name: "store_recovery", run: store_recovery, inputs: 60, longest: 64, seeds: seeds::store_recovery },
 ];
 
 /// The target of that name.

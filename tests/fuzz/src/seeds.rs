@@ -16,6 +16,7 @@ use farm_proto::why::Stage;
 use serde::Serialize;
 
 use crate::mutation::SplitMix;
+use crate::store_recovery::Edit;
 
 fn frame(kind: u8, message: &impl Serialize, payload: &[u8]) -> Vec<u8> {
     // Messages of a few bytes are within every limit.
@@ -135,4 +136,30 @@ pub(crate) fn ticket() -> Vec<(String, Vec<u8>)> {
 /// Chance alone: any bytes are operations.
 pub(crate) fn core_operations() -> Vec<(String, Vec<u8>)> {
     (1..=12).map(|seed| (format!("chance-{seed:02}"), SplitMix(seed).bytes(128 * seed as usize))).collect()
+}
+
+/// One edit of each kind, to the first files of both folders; and none.
+pub(crate) fn store_recovery() -> Vec<(String, Vec<u8>)> {
+    let kinds = [
+        ("truncate", Edit::TRUNCATE),
+        ("flip", Edit::FLIP),
+        ("overwrite", Edit::OVERWRITE),
+        ("delete", Edit::DELETE),
+        ("append", Edit::APPEND),
+        ("copy-page", Edit::COPY_PAGE),
+    ];
+    let mut seeds = vec![("amid-whole".to_owned(), vec![1]), ("ended-whole".to_owned(), vec![0])];
+    for (number, (kind_name, kind)) in kinds.into_iter().enumerate() {
+        for (which, folder_name) in [(0, "ended"), (1, "amid")] {
+            let scaled = if number % 2 == 0 { Edit::SCALED } else { 0 };
+            let edit = |file| Edit { file, kind: kind | scaled, at: 0x8000, value: 5, count: 100 }.bytes();
+            let first = number as u8;
+            seeds.push((format!("{folder_name}-{kind_name}"), [&[which][..], &edit(first)].concat()));
+            seeds.push((
+                format!("{folder_name}-{kind_name}-two"),
+                [&[which][..], &edit(first + 3), &edit(first + 5)].concat(),
+            ));
+        }
+    }
+    seeds
 }

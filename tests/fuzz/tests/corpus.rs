@@ -48,3 +48,8 @@ fn ticket() {
 fn core_operations() {
     check(target("core_operations").expect("a target"));
 }
+
+#[test]
+fn store_recovery() {
+    check(target("store_recovery").expect("a target"));
+}
