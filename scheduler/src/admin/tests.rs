@@ -47,7 +47,7 @@ async fn a_copy_of_a_running_farm_is_a_farm() {
     assert!(!path_in(&to.join("blobs"), &Digest::of(unpinned)).exists());
     let state = open_state(&to).unwrap();
     let (store, _writer, recovered) = Store::open(&state, Durability::Synced).unwrap();
-    assert_eq!(recovered.life, 2);
+    assert!(recovered.life > world.life);
     assert!(read_all(&store, &recovered.jobs[0].results, 0).await == expected);
     // Never over something else.
     let error = backup(world.path(), &to).unwrap_err();
