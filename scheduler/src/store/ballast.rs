@@ -29,15 +29,18 @@ impl Ballast {
         Self { folder: folder.to_owned(), path: folder.join(NAME) }
     }
 
-    fn room(&self) -> io::Result<u64> {
+    /// What is free, and how large the disk is, in bytes.
+    fn room(&self) -> io::Result<(u64, u64)> {
         let disk = rustix::fs::statvfs(&self.folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Takes it on (again), or as much of it as there is room for. It is no error if there is none.
     pub(super) fn take(&self) -> io::Result<()> {
         let there = fs::metadata(&self.path).map_or(0, |file| file.len());
-        let size = SIZE.min(there.saturating_add(self.room()?.saturating_sub(RESERVE)));
+        let (free, all) = self.room()?;
+        // A small disk is for something better.
+        let size = SIZE.min(all / 8).min(there.saturating_add(free.saturating_sub(RESERVE)));
         if there >= size {
             return Ok(());
         }
@@ -51,7 +54,7 @@ impl Ballast {
 
     /// Throws it overboard if there is hardly any room.
     pub(super) fn drop_if_scarce(&self) -> io::Result<()> {
-        if self.room()? < SCARCE { self.drop() } else { Ok(()) }
+        if self.room()?.0 < SCARCE { self.drop() } else { Ok(()) }
     }
 
     /// Throws it overboard.
