@@ -13,6 +13,7 @@ mod crash;
 mod crates;
 mod disk;
 mod failures;
+mod graph;
 mod harness;
 mod hostile;
 mod inputs;
