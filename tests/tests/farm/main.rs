@@ -27,6 +27,7 @@ mod options;
 mod program;
 mod progress;
 mod rubbish;
+mod retry;
 mod run;
 mod sdk;
 mod standing;
