@@ -12,6 +12,7 @@ mod command_line;
 mod crash;
 mod crates;
 mod disk;
+mod drain;
 mod failures;
 mod graph;
 mod harness;
