@@ -31,6 +31,7 @@ mod rubbish;
 mod retry;
 mod run;
 mod sdk;
+mod silence;
 mod standing;
 mod submit;
 mod support;
