@@ -37,3 +37,4 @@ mod submit;
 mod support;
 mod tickets;
 mod wat;
+mod why;
