@@ -13,6 +13,7 @@ mod crash;
 mod crates;
 mod disk;
 mod drain;
+mod durable;
 mod failures;
 mod graph;
 mod harness;
