@@ -10,13 +10,19 @@ use crate::support::module;
 use crate::wat;
 
 /// A file system of a few pages, unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None` where this user may not mount.
     fn mount(at: &Path) -> Option<Self> {
+        Self::mount_of(at, "16k")
+    }
+
+    /// One of another size.
+    pub(crate) fn mount_of(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a folder");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs"]).arg(at).output();
+        let options = format!("size={size},mode=0700");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
         }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, reason = "a test's panic is its report")]
 
+mod admin;
 mod arguments;
 mod bad_modules;
 mod bench;
@@ -15,6 +16,7 @@ mod disk;
 mod drain;
 mod durable;
 mod failures;
+mod futures;
 mod graph;
 mod harness;
 mod hostile;
