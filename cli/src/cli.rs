@@ -40,7 +40,7 @@ Jobs that need others:
   farm submit m.wasm -f score --range 0..1000 --reduce add         the same without an earlier job
 Results go from job to job on the farm. A reduction is one more job for each level of a tree with --fan-in branches; it
 should not matter how the results are grouped. A task whose input failed fails with the cause, and prints nothing else.
-With --detach, the id of the last job is printed.";
+With --detach, the id of the last job is printed: that of a reduction has the one value as its only result.";
 
 const EXIT_CODES: &str = "Exit codes: 0 all went well · 1 some tasks failed · 2 wrong command line · 3 bad module or input \
 · 4 bad arguments · 5 no farm answers · 6 refused by the farm · 7 job cancelled or failed · 8 no such job · 70 internal \

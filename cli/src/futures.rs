@@ -53,6 +53,9 @@ use crate::modules::{Function, LoadedModule};
 use crate::reduction::{ReduceError, Reduced, Reduction};
 use crate::results::write_value;
 
+/// A task, and how it ended.
+pub type Outcome<T> = (u64, Result<T, TaskFailure>);
+
 /// Why there are no results.
 #[derive(Debug, thiserror::Error)]
 pub enum FuturesError {
@@ -345,7 +348,7 @@ impl<T: DeserializeOwned> Completed<T> {
     ///
     /// The job was cancelled or failed, and nothing more comes; a result is no `T`; or the scheduler did not come back in
     /// time.
-    pub async fn next(&mut self) -> Result<Option<(u64, Result<T, TaskFailure>)>, FuturesError> {
+    pub async fn next(&mut self) -> Result<Option<Outcome<T>>, FuturesError> {
         loop {
             if let Some(outcome) = self.take() {
                 return outcome.map(Some);
@@ -372,7 +375,7 @@ impl<T: DeserializeOwned> Completed<T> {
         }
     }
 
-    fn take(&mut self) -> Option<Result<(u64, Result<T, TaskFailure>), FuturesError>> {
+    fn take(&mut self) -> Option<Result<Outcome<T>, FuturesError>> {
         let (batch, results) = self.ready.front()?;
         if self.given >= results.len() {
             self.ready.pop_front();

@@ -83,10 +83,11 @@ impl Scheduler {
     /// listened on.
     pub async fn start(options: Options) -> Result<Self, SchedulerError> {
         let mut state = StateDir::open(&options.state)?;
+        // First, as it is what may be refused; and it keeps room for the rest on a disk that is full.
+        let (store, writer, recovered) = Store::open(&state, options.durability)?;
+        let blobs = Arc::new(Blobs::open(&state, options.max_blob, options.durability)?);
         let ca = Ca::open(&state)?;
         let secrets = Secrets::open(&state)?;
-        let blobs = Arc::new(Blobs::open(&state, options.max_blob, options.durability)?);
-        let (store, writer, recovered) = Store::open(&state, options.durability)?;
         let (farm, inbox) = Farm::new();
         let stored = (Arc::clone(&store), writer, recovered);
         let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard())?;

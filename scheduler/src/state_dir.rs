@@ -78,7 +78,7 @@ impl StateDir {
             lock.set_len(0)?;
             writeln!(lock, "{holder}")
         };
-        write(&*self.lock).map_err(state_error(&self.path.join("lock")))
+        write(&self.lock).map_err(state_error(&self.path.join("lock")))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -53,7 +53,7 @@ mod tidy;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::io;
@@ -69,20 +69,22 @@ use rusqlite::Connection;
 
 pub(crate) use self::error::StoreError;
 pub(crate) use self::job_results::{JobResults, Published};
-pub(crate) use self::lookup::StoredOutcome;
 pub(crate) use self::outcomes::Outcomes;
 pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
 pub(crate) use self::writer::Writer;
+pub(crate) use crate::Durability;
+use crate::SchedulerError;
 use crate::blobs::Folder;
 use crate::state_dir::StateDir;
 use crate::sync::locked;
-use crate::{Durability, SchedulerError};
 
 /// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;
-/// With less room than this on the disk, in bytes, no job is taken.
+/// What stays free on the disk, in bytes: nothing is stored that would take of it.
 const RESERVE: u64 = 64 << 10;
+/// How large a job is that there has to be room for, in bytes.
+const JOB: u64 = 16 << 10;
 /// Connections that are kept for the next read.
 const READERS: usize = 4;
 
@@ -224,8 +226,17 @@ impl Store {
     ///
     /// It does not say.
     pub(crate) fn has_room(&self) -> io::Result<bool> {
+        self.has_room_for(JOB)
+    }
+
+    /// Whether the disk has room for so many bytes, twice: in the log, and in the database when the log is written back,
+    /// as all that is in the log already has to be. A log that cannot be written back can neither begin again, and then
+    /// not even a deletion finds room.
+    fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
+        let log = std::fs::metadata(self.path.with_extension("sqlite-wal")).map_or(0, |file| file.len());
+        let needed = bytes.saturating_mul(2).saturating_add(log).saturating_add(RESERVE);
         let disk = rustix::fs::statvfs(&self.folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= RESERVE)
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= needed)
     }
 
     /// The blobs that jobs need: see [`Blobs::remove_unpinned`](crate::blobs::Blobs::remove_unpinned).

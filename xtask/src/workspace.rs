@@ -56,7 +56,7 @@ impl Workspace {
     /// `cargo SUBCOMMAND …` for the binary that is tested: with fail points, at which it can be made to die.
     pub(crate) fn cargo_for_tests<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let mut cargo = self.cargo(arguments);
-        cargo.args(["--features", "farm/__failpoints"]);
+        cargo.args(["--features", "farm-link/__failpoints"]);
         cargo
     }
 

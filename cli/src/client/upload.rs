@@ -49,7 +49,8 @@ impl Client {
         uploaded: &(dyn Fn(u64) + Sync),
     ) -> Result<(), ClientError> {
         use futures_util::stream::{self, StreamExt, TryStreamExt};
-        stream::iter(digests)
+        // By value: of a future with references from an iterator, the compiler cannot tell that it may be sent.
+        stream::iter(digests.to_vec())
             .map(|digest| self.put_blob(digest, blobs))
             .buffer_unordered(PARALLEL_UPLOADS)
             .try_for_each(|size| {
@@ -59,11 +60,11 @@ impl Client {
             .await
     }
 
-    async fn put_blob(&self, digest: &Digest, blobs: &impl BlobSource) -> Result<u64, ClientError> {
-        let opened = blobs.open(digest).await.map_err(ClientError::Source)?;
-        let (size, mut source) = opened.ok_or(RequestError::NoSuchBlob(*digest))?;
+    async fn put_blob(&self, digest: Digest, blobs: &impl BlobSource) -> Result<u64, ClientError> {
+        let opened = blobs.open(&digest).await.map_err(ClientError::Source)?;
+        let (size, mut source) = opened.ok_or(RequestError::NoSuchBlob(digest))?;
         let (mut writer, mut reader) = self.line.link().await?.open().await?;
-        writer.send(&Open::Request(Request::PutBlob { digest: *digest, size }), Bytes::new()).await?;
+        writer.send(&Open::Request(Request::PutBlob { digest, size }), Bytes::new()).await?;
         loop {
             let mut chunk = Vec::with_capacity(BLOB_CHUNK);
             if (&mut source).take(BLOB_CHUNK as u64).read_to_end(&mut chunk).await.map_err(ClientError::Source)? == 0 {

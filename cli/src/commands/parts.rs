@@ -7,7 +7,7 @@ use farm_client::home::Home;
 use farm_client::launch::{Announcement, cores};
 use farm_host::agent::{self, AgentOptions};
 use farm_proto::ticket::{Role, Ticket};
-use farm_scheduler::{Durability, Options, Scheduler};
+use farm_scheduler::{Durability, Handle, Options, Scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -96,18 +96,23 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
         }
         // Whoever made the farm is gone, and nobody brings it back.
         () = owner_gone => handle.shutdown(),
-        _ = terminate.recv() => {
-            tracing::info!("told to stop; workers and clients wait for a scheduler to come back here");
-            handle.stop();
-        }
-        _ = interrupt.recv() => {
-            tracing::info!("interrupted; workers and clients wait for a scheduler to come back here");
-            handle.stop();
-        }
+        _ = terminate.recv() => stop(&handle, temporary.is_some()),
+        _ = interrupt.recv() => stop(&handle, temporary.is_some()),
     }
     run.await?;
     drop(temporary);
     Ok(exit_codes::OK)
+}
+
+/// Stops a scheduler that was told to; one whose state goes with it does not come back.
+fn stop(handle: &Handle, is_temporary: bool) {
+    if is_temporary {
+        tracing::info!("told to end, and the farm with it");
+        handle.shutdown();
+    } else {
+        tracing::info!("told to stop; workers and clients wait for a scheduler to come back here");
+        handle.stop();
+    }
 }
 
 fn temporary_state() -> Result<tempfile::TempDir, Report> {

@@ -103,7 +103,8 @@ impl Plan {
                 (Some((job, tasks)), map.as_ref().map(|function| results_of(job, tasks, function)))
             }
         };
-        let count = arguments.as_ref().map(Arguments::count).or(earlier.map(|(_, tasks)| tasks)).unwrap_or_default();
+        let count =
+            arguments.as_ref().map(Arguments::count).or_else(|| earlier.map(|(_, tasks)| tasks)).unwrap_or_default();
         if reduction.is_some() && count == 0 {
             return Err(ReduceError::Nothing.into());
         }
@@ -121,7 +122,7 @@ impl Plan {
             return Ok(Started { jobs: vec![watch.job()], watch, encoding, tasks: count, is_reduced: false });
         };
         let mut jobs: Vec<_> = mapped.iter().map(|(watch, _)| watch.job()).collect();
-        let of = jobs.first().copied().or(earlier.map(|(job, _)| job)).unwrap_or(super::watch::NO_JOB);
+        let of = jobs.first().copied().or_else(|| earlier.map(|(job, _)| job)).unwrap_or(super::watch::NO_JOB);
         options.name = options.name.map(|name| format!("{name} (reduce)"));
         let reduced = reduction.submit(client, (of, count), &options, &uploaded).await?;
         let watch = client.watch(reduced.value(), 0, watch).await?;

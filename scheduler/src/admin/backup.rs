@@ -44,8 +44,12 @@ pub fn backup(state: &Path, to: &Path) -> Result<BackupReport, SchedulerError> {
     }
     private_folder(to).map_err(state_error(to))?;
     for name in IDENTITY {
-        let copy = to.join(name);
-        copy_file(&state.join(name), &copy).map_err(state_error(&copy))?;
+        let source = state.join(name);
+        match copy_file(&source, &to.join(name)) {
+            // Tickets are written anew at each start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name.ends_with(".ticket") => {}
+            result => result.map_err(state_error(&source))?,
+        }
     }
     let new = to.join(format!("{DATABASE}.new"));
     let mut report = BackupReport::default();

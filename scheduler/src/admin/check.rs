@@ -55,7 +55,7 @@ pub fn check(state: &Path) -> Result<CheckReport, SchedulerError> {
         needed: HashMap::new(),
     };
     check.mark(marked);
-    for part in [Check::pages, Check::jobs, Check::ends, Check::batches, Check::strays, Check::pins] {
+    for part in [Check::pages, Check::farm, Check::jobs, Check::ends, Check::batches, Check::strays, Check::pins] {
         // Where one part cannot be read, others may be.
         if let Err(error) = part(&mut check) {
             check.fault(error.to_string());
@@ -134,7 +134,7 @@ impl Check<'_> {
     }
 
     fn jobs(&mut self) -> Result<(), StoreError> {
-        let sql = format!("SELECT {} FROM jobs WHERE NOT deleted ORDER BY job", rows::JOB);
+        let sql = format!("SELECT {} FROM jobs WHERE deleted IS NULL ORDER BY job", rows::JOB);
         self.rows(&sql, |check, row| {
             check.report.jobs += 1;
             let row = rows::job(row, check.path)?;
@@ -149,13 +149,22 @@ impl Check<'_> {
     fn ends(&mut self) -> Result<(), StoreError> {
         let sql = format!("SELECT {} FROM ends ORDER BY job", rows::END);
         self.rows(&sql, |check, row| {
-            let sqlite = StoreError::of(check.path);
-            let id = JobId(rows::number(row, 0).map_err(sqlite)?);
-            let end = rows::end(row, 0, check.path)?;
-            if let Some(job) = check.jobs.get_mut(&id) {
-                job.end = Some(end);
+            let (job, end, batches) = rows::end(row, check.path)?;
+            if let Some(job) = check.jobs.get_mut(&job) {
+                job.end = Some((end, batches));
             }
             Ok(())
+        })
+    }
+
+    /// Rows about the farm as a whole, and jobs that are to be forgotten.
+    fn farm(&mut self) -> Result<(), StoreError> {
+        if rows::Farm::read(self.connection, self.path)?.is_none() {
+            self.corrupt("table farm: no row");
+        }
+        self.rows("SELECT job, deleted FROM jobs WHERE deleted NOT NULL", |check, row| {
+            let job = JobId(rows::number(row, 0).map_err(StoreError::of(check.path))?);
+            rows::is_deleted(row, 1, job, check.path).map(|_| ())
         })
     }
 
@@ -180,12 +189,11 @@ impl Check<'_> {
     /// Whether everything that is needed is pinned.
     fn pins(&mut self) -> Result<(), StoreError> {
         let mut pinned = HashSet::new();
-        self.rows("SELECT job, digest FROM pins", |check, row| {
-            let sqlite = StoreError::of(check.path);
-            let (job, digest) = (JobId(rows::number(row, 0).map_err(&sqlite)?), row.get(1).map_err(&sqlite)?);
-            pinned.insert(Digest(digest));
+        self.rows("SELECT job, digest, seal FROM pins", |check, row| {
+            let (job, digest) = rows::pin(row, check.path)?;
+            pinned.insert(digest);
             if check.jobs.contains_key(&job) {
-                check.needed.entry(Digest(digest)).or_insert(job);
+                check.needed.entry(digest).or_insert(job);
             }
             Ok(())
         })?;

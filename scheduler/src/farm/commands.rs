@@ -58,7 +58,8 @@ impl Owner {
             Fact::Outcomes { job, accepted, failed: _, leased } => self.keep(seq, job, &accepted, leased, in_hand),
             Fact::TaskFailed { job, task, failure } => {
                 let outcomes = Outcomes::of_failure(task, failure);
-                self.keep(seq, job, &[task..task + 1], Duration::ZERO, Some(&outcomes));
+                let tasks = task..task + 1;
+                self.keep(seq, job, std::slice::from_ref(&tasks), Duration::ZERO, Some(&outcomes));
             }
             Fact::JobEnded { job, state, reason, failed, missing, retried } => {
                 let task_ns = self.core.job(job).and_then(|view| view.task_ns);

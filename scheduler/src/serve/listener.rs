@@ -112,7 +112,7 @@ async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, gate: &Gate,
         },
         // TLS agrees on one of those that the listener names, or fails.
         other => {
-            let theirs = other.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let theirs = other.map(String::from_utf8_lossy).unwrap_or_default();
             let ours = String::from_utf8_lossy(ALPN);
             let version = env!("CARGO_PKG_VERSION");
             tracing::warn!(%peer, %theirs, "a peer of another version");

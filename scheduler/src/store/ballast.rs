@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
+use super::RESERVE;
+use super::schema::CHECKPOINT_PAGES;
+
 /// The name of its file.
 pub(crate) const NAME: &str = "farm.ballast";
-/// Enough for the pages that the shortest steps of a deletion write, and for a start before, in bytes.
-const SIZE: u64 = 512 << 10;
-/// What stays free beside it, in bytes.
-const SLACK: u64 = 64 << 10;
+/// Enough for the database to take back its log, and for the pages that the shortest steps of a deletion write, in bytes.
+const SIZE: u64 = CHECKPOINT_PAGES as u64 * 4096 + (512 << 10);
 /// With less room than this, in bytes, nothing can be opened without throwing it overboard.
 const SCARCE: u64 = 256 << 10;
 
@@ -28,15 +29,18 @@ impl Ballast {
         Self { folder: folder.to_owned(), path: folder.join(NAME) }
     }
 
-    fn room(&self) -> io::Result<u64> {
+    /// What is free, and how large the disk is, in bytes.
+    fn room(&self) -> io::Result<(u64, u64)> {
         let disk = rustix::fs::statvfs(&self.folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Takes it on (again), or as much of it as there is room for. It is no error if there is none.
     pub(super) fn take(&self) -> io::Result<()> {
         let there = fs::metadata(&self.path).map_or(0, |file| file.len());
-        let size = SIZE.min(there.saturating_add(self.room()?.saturating_sub(SLACK)));
+        let (free, all) = self.room()?;
+        // A small disk is for something better.
+        let size = SIZE.min(all / 8).min(there.saturating_add(free.saturating_sub(RESERVE)));
         if there >= size {
             return Ok(());
         }
@@ -50,7 +54,7 @@ impl Ballast {
 
     /// Throws it overboard if there is hardly any room.
     pub(super) fn drop_if_scarce(&self) -> io::Result<()> {
-        if self.room()? < SCARCE { self.drop() } else { Ok(()) }
+        if self.room()?.0 < SCARCE { self.drop() } else { Ok(()) }
     }
 
     /// Throws it overboard.

@@ -11,7 +11,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::codec::{Sum, decode_ranges, encode_ranges, failed_offsets};
-use super::rows::number;
+use super::rows::{insert_pin, number};
 use super::{Outcomes, StoreError, Times};
 use crate::blobs::Folder;
 
@@ -185,8 +185,7 @@ impl NewBatch {
                 (!large).then_some(&*outcomes.columns),
             ])?;
             if large {
-                let mut pin = connection.prepare_cached("INSERT OR IGNORE INTO pins VALUES (?, ?)")?;
-                pin.execute(params![job.0.cast_signed(), self.digest.0])?;
+                insert_pin(connection, job, &self.digest)?;
             }
             Ok(())
         };

@@ -178,7 +178,7 @@ impl Store {
 
     /// Why a batch is not there: its job was deleted, or the database is damaged.
     pub(super) fn not_there(&self, connection: &Connection, job: JobId, number: u64) -> StoreError {
-        let sql = "SELECT deleted FROM jobs WHERE job = ?";
+        let sql = "SELECT deleted NOT NULL FROM jobs WHERE job = ?";
         match connection.query_row(sql, [job.0.cast_signed()], |row| row.get(0)).optional() {
             Ok(None | Some(true)) => StoreError::NoSuchJob(job),
             Ok(Some(false)) => batches::corrupt(&self.path, job, number, "not there"),

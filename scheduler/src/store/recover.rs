@@ -1,12 +1,13 @@
 //! Opening a store: what is in it, and whether that is all.
 
+use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use farm_proto::ids::JobId;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::ballast::Ballast;
 use super::batches::{self, IndexRow};
@@ -14,7 +15,7 @@ use super::codec::push_joined;
 use super::mark::{self, Mark, Marked};
 use super::recent::Recent;
 use super::writer::Begin;
-use super::{Durability, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, rows, schema};
+use super::{Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, rows, schema};
 use crate::SchedulerError;
 use crate::blobs::Folder;
 use crate::state_dir::{StateDir, state_error};
@@ -35,7 +36,7 @@ pub(crate) fn open(
     let blobs = Folder::open(state, durability)?;
     let connection = schema::connect_to_write(&path, durability)?;
     let commits = acknowledged(&connection, &path, marked)?;
-    for table in ["farm", "commits", "jobs", "ends"] {
+    for table in ["farm", "commits", "jobs", "ends", "pins"] {
         sound(&connection, &path, table)?;
     }
     let (jobs, deleted) = jobs(&connection, &path)?;
@@ -122,29 +123,26 @@ fn sound(connection: &Connection, path: &Path, table: &str) -> Result<(), StoreE
 /// All jobs, and those whose deletion is not complete.
 fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<JobId>), StoreError> {
     let sqlite = StoreError::of(path);
-    let columns = |table: &str, columns: &str| {
-        columns.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
-    };
-    let (job, end) = (columns("jobs", rows::JOB), columns("ends", rows::END));
-    let from = job.split(", ").count();
-    let sql = format!("SELECT {job}, {end}, deleted FROM jobs LEFT JOIN ends USING (job) ORDER BY jobs.job");
-    let deleted_at = from + end.split(", ").count();
+    let mut ends = ends(connection, path)?;
+    let sql = format!("SELECT {}, deleted FROM jobs ORDER BY job", rows::JOB);
+    let deleted_at = rows::JOB.split(", ").count();
     let mut statement = connection.prepare(&sql).map_err(&sqlite)?;
     let mut found = statement.query([]).map_err(&sqlite)?;
     let (mut jobs, mut deleted) = (Vec::new(), Vec::new());
     while let Some(columns) = found.next().map_err(&sqlite)? {
         let row = rows::job(columns, path)?;
-        if columns.get(deleted_at).map_err(&sqlite)? {
+        let end = ends.remove(&row.job);
+        if rows::is_deleted(columns, deleted_at, row.job, path)? {
             deleted.push(row.job);
             continue;
         }
-        let ended = rows::maybe(columns, from).map_err(&sqlite)?.is_some();
-        let (end, batches, count) = if ended {
-            let (end, count) = rows::end(columns, from, path)?;
-            (Some(end), Vec::new(), count)
-        } else {
-            let (batches, count) = outcomes(connection, path, row.job, row.spec.args.count())?;
-            (None, batches, count)
+        let ended = end.is_some();
+        let (end, batches, count) = match end {
+            Some((end, count)) => (Some(end), Vec::new(), count),
+            None => {
+                let (batches, count) = outcomes(connection, path, row.job, row.spec.args.count())?;
+                (None, batches, count)
+            }
         };
         let results = Arc::new(JobResults::new(row.job, count));
         results.publish();
@@ -153,7 +151,23 @@ fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<Job
         }
         jobs.push(StoredJob { row, end, batches, results });
     }
-    Ok((jobs, deleted))
+    match ends.keys().min() {
+        Some(job) => Err(StoreError::corrupt(path, format!("table ends, job {job}: there is no such job"))),
+        None => Ok((jobs, deleted)),
+    }
+}
+
+/// How jobs ended, and how many batches each has.
+fn ends(connection: &Connection, path: &Path) -> Result<HashMap<JobId, (JobEnd, u64)>, StoreError> {
+    let sqlite = StoreError::of(path);
+    let mut statement = connection.prepare(&format!("SELECT {} FROM ends", rows::END)).map_err(&sqlite)?;
+    let mut found = statement.query([]).map_err(&sqlite)?;
+    let mut ends = HashMap::new();
+    while let Some(row) = found.next().map_err(&sqlite)? {
+        let (job, end, batches) = rows::end(row, path)?;
+        ends.insert(job, (end, batches));
+    }
+    Ok(ends)
 }
 
 type Joined = Vec<(Range<u64>, Vec<Range<u64>>)>;
@@ -195,11 +209,4 @@ fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Res
         return Err(StoreError::corrupt(path, place));
     }
     Ok((joined, count))
-}
-
-/// Where a job ended that is not there any more.
-pub(crate) fn last_deleted(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
-    let sqlite = StoreError::of(path);
-    let row = connection.query_row("SELECT last_job FROM farm", [], |row| rows::number(row, 0)).optional();
-    row.map_err(sqlite)?.ok_or_else(|| StoreError::corrupt(path, "table farm: no row"))
 }

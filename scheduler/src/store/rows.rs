@@ -1,7 +1,6 @@
 //! Rows: written with checksums, and checked when they are read.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{Args, JobSpec, JobState};
 use farm_proto::message::SubmitKey;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::codec::{Sum, decode_ranges, encode_ranges};
 use super::{JobEnd, JobRow, StoreError};
@@ -33,10 +32,90 @@ pub(crate) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
 /// The blobs that any job needs, unless it is to be forgotten.
 pub(crate) fn pinned(connection: &Connection, path: &Path) -> Result<HashSet<Digest>, StoreError> {
     let sqlite = StoreError::of(path);
-    let sql = "SELECT DISTINCT digest FROM pins WHERE job NOT IN (SELECT job FROM jobs WHERE deleted)";
+    let sql = "SELECT job, digest, seal FROM pins WHERE job NOT IN (SELECT job FROM jobs WHERE deleted NOT NULL)";
     let mut statement = connection.prepare(sql).map_err(&sqlite)?;
-    let digests = statement.query_map([], |row| row.get(0)).map_err(&sqlite)?;
-    digests.map(|digest| digest.map(Digest).map_err(&sqlite)).collect()
+    let mut found = statement.query([]).map_err(&sqlite)?;
+    let mut pinned = HashSet::new();
+    while let Some(row) = found.next().map_err(&sqlite)? {
+        pinned.insert(pin(row, path)?.1);
+    }
+    Ok(pinned)
+}
+
+/// Reads job, digest and seal of a pin.
+pub(crate) fn pin(row: &Row<'_>, path: &Path) -> Result<(JobId, Digest), StoreError> {
+    let job = JobId(number(row, 0).map_err(StoreError::of(path))?);
+    let read = || -> rusqlite::Result<_> {
+        let digest = Digest(row.get(1)?);
+        Ok((row.get::<_, i64>(2)? == pin_seal(job, &digest)).then_some((job, digest)))
+    };
+    read()
+        .ok()
+        .flatten()
+        .ok_or_else(|| StoreError::corrupt(path, format!("table pins, job {job}: not what was written")))
+}
+
+fn pin_seal(job: JobId, digest: &Digest) -> i64 {
+    Sum::new("pins").number(job.0).bytes(&digest.0).seal()
+}
+
+pub(crate) fn insert_pin(connection: &Connection, job: JobId, digest: &Digest) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO pins (job, digest, seal) VALUES (?, ?, ?)";
+    connection.prepare_cached(sql)?.execute(params![job.0.cast_signed(), digest.0, pin_seal(job, digest)])?;
+    Ok(())
+}
+
+/// What the farm as a whole has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Farm {
+    pub(crate) life: u64,
+    pub(crate) last_job: JobId,
+}
+
+impl Farm {
+    fn seal(self) -> i64 {
+        Sum::new("farm").number(self.life).number(self.last_job.0).seal()
+    }
+
+    /// Reads the row; none in a new database.
+    pub(crate) fn read(connection: &Connection, path: &Path) -> Result<Option<Self>, StoreError> {
+        let read = |row: &Row<'_>| {
+            let farm = Self { life: number(row, 0)?, last_job: JobId(number(row, 1)?) };
+            Ok((row.get::<_, i64>(2)? == farm.seal()).then_some(farm))
+        };
+        match connection.query_row("SELECT life, last_job, seal FROM farm", [], read).optional() {
+            Ok(Some(None)) => Err(StoreError::corrupt(path, "table farm: not what was written")),
+            Ok(found) => Ok(found.flatten()),
+            Err(error) => Err(StoreError::of(path)(error)),
+        }
+    }
+
+    pub(crate) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO farm (one, life, last_job, seal) VALUES (1, ?, ?, ?)";
+        let values = [self.life.cast_signed(), self.last_job.0.cast_signed(), self.seal()];
+        connection.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+}
+
+/// Marks a job as one that is to be forgotten.
+pub(crate) fn delete_job(connection: &Connection, job: JobId) -> rusqlite::Result<()> {
+    let sql = "UPDATE jobs SET deleted = ? WHERE job = ?";
+    connection.prepare_cached(sql)?.execute([deleted_seal(job), job.0.cast_signed()])?;
+    Ok(())
+}
+
+fn deleted_seal(job: JobId) -> i64 {
+    Sum::new("deleted").number(job.0).seal()
+}
+
+/// Reads whether a job is to be forgotten.
+pub(crate) fn is_deleted(row: &Row<'_>, column: usize, job: JobId, path: &Path) -> Result<bool, StoreError> {
+    match row.get::<_, Option<i64>>(column) {
+        Ok(None) => Ok(false),
+        Ok(Some(seal)) if seal == deleted_seal(job) => Ok(true),
+        _ => Err(StoreError::corrupt(path, format!("table jobs, job {job}: not what was written"))),
+    }
 }
 
 pub(crate) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> Result<(), JobError> {
@@ -60,9 +139,8 @@ pub(crate) fn insert_job(connection: &Connection, row: &JobRow, commit: u64) -> 
         spec,
         &*row.inline,
     ])?;
-    let mut pin = connection.prepare_cached("INSERT OR IGNORE INTO pins VALUES (?, ?)")?;
     for digest in blobs_of(&row.spec) {
-        pin.execute(params![row.job.0.cast_signed(), digest.0])?;
+        insert_pin(connection, row.job, &digest)?;
     }
     Ok(())
 }
@@ -163,12 +241,12 @@ fn end_sum(job: JobId, end: &JobEnd, batches: u64, failed: &[u8], missing: &[u8]
         .finish()
 }
 
-/// Reads [`END`], the first of which is column `from`: the end, and how many batches the job has.
-pub(crate) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u64), StoreError> {
-    let id = JobId(number(row, from).map_err(StoreError::of(path))?);
+/// Reads [`END`]: whose end, the end, and how many batches the job has.
+pub(crate) fn end(row: &Row<'_>, path: &Path) -> Result<(JobId, JobEnd, u64), StoreError> {
+    let id = JobId(number(row, 0).map_err(StoreError::of(path))?);
     let read = || -> rusqlite::Result<_> {
-        let (failed, missing) = (row.get_ref(from + 8)?.as_blob()?, row.get_ref(from + 9)?.as_blob()?);
-        let state = row.get_ref(from + 1)?.as_str()?;
+        let (failed, missing) = (row.get_ref(8)?.as_blob()?, row.get_ref(9)?.as_blob()?);
+        let state = row.get_ref(1)?.as_str()?;
         let all = [JobState::Done, JobState::Cancelled, JobState::Failed];
         let state = all.into_iter().find(|known| state_name(*known) == state);
         let (Some(state), Some(failed_tasks), Some(missing_tasks)) =
@@ -178,16 +256,16 @@ pub(crate) fn end(row: &Row<'_>, from: usize, path: &Path) -> Result<(JobEnd, u6
         };
         let end = JobEnd {
             state,
-            reason: row.get(from + 2)?,
-            ended_ms: number(row, from + 3)?,
+            reason: row.get(2)?,
+            ended_ms: number(row, 3)?,
             failed: failed_tasks,
             missing: missing_tasks,
-            retried: number(row, from + 4)?,
-            task_ns: maybe(row, from + 5)?,
+            retried: number(row, 4)?,
+            task_ns: maybe(row, 5)?,
         };
-        let batches = number(row, from + 6)?;
+        let batches = number(row, 6)?;
         let sum = end_sum(id, &end, batches, failed, missing);
-        Ok((sum == row.get::<_, [u8; 16]>(from + 7)?).then_some((end, batches)))
+        Ok((sum == row.get::<_, [u8; 16]>(7)?).then_some((id, end, batches)))
     };
     read()
         .ok()
@@ -213,9 +291,4 @@ pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 pub(crate) fn maybe(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned))
-}
-
-/// The tasks of a range, as SQL knows them. None beyond its numbers.
-pub(crate) fn signed(tasks: &Range<u64>) -> Option<(i64, i64)> {
-    Some((i64::try_from(tasks.start).ok()?, i64::try_from(tasks.end).ok()?))
 }

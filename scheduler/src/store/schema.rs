@@ -23,8 +23,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 /// How long a lock is waited for. Only `farm admin` and people have any.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The log is written back to the database when it has as many pages.
-const CHECKPOINT_PAGES: u32 = 2000;
+/// The log is written back to the database when it has as many pages, of 4096 bytes. The ballast is for that, too.
+pub(super) const CHECKPOINT_PAGES: u32 = 1000;
 
 /// A connection that writes. Makes the database if there is none.
 pub(super) fn connect_to_write(path: &Path, durability: Durability) -> Result<Connection, SchedulerError> {

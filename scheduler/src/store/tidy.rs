@@ -96,7 +96,7 @@ impl Writer {
     }
 
     /// Writes the log back, as far as that goes.
-    fn checkpoint(&self) {
+    pub(super) fn checkpoint(&self) {
         if let Err(error) = self.connection.pragma(None, "wal_checkpoint", "PASSIVE", |_| Ok(())) {
             tracing::debug!(%error, "cannot write the log back");
         }

@@ -11,7 +11,7 @@ use super::ballast::Ballast;
 use super::batches::{self, LARGE, NewBatch};
 use super::mark::Mark;
 use super::rows::JobError;
-use super::{JobResults, Outcomes, Record, Store, StoreError, recover, rows};
+use super::{JobResults, Outcomes, Record, Store, StoreError, rows};
 use crate::SchedulerError;
 use crate::sync::locked;
 
@@ -27,6 +27,7 @@ pub(crate) struct Writer {
     commits: u64,
     /// When that was on the disk, and whether it had batches.
     last: Option<(u64, bool)>,
+    life: u64,
     /// Jobs that are stored, and not to be forgotten.
     known: HashSet<JobId>,
     /// The highest job that was ever stored.
@@ -66,14 +67,18 @@ impl Writer {
         let Begin { connection, mark, commits, known, deleted } = begin;
         let ballast = mark.is_some().then(|| Ballast::new(&store.folder));
         let highest = known.iter().chain(&deleted).map(|job| job.0).max().unwrap_or_default();
-        let last_job = JobId(recover::last_deleted(&connection, &store.path)?.max(highest));
+        let farm = match rows::Farm::read(&connection, &store.path)? {
+            Some(farm) => farm,
+            None if commits == 0 => rows::Farm { life: 0, last_job: JobId(0) },
+            None => return Err(StoreError::corrupt(&store.path, "table farm: no row").into()),
+        };
+        let last_job = farm.last_job.max(JobId(highest));
+        let life = (farm.life + 1).max(unix_ns() / NS_PER_LIFE);
         let deleted = deleted.into_iter().collect();
-        let mut writer = Self { store, connection, mark, ballast, commits, last: None, known, last_job, deleted };
+        let mut writer = Self { store, connection, mark, ballast, commits, last: None, life, known, last_job, deleted };
         let path = writer.store.path.clone();
-        let life = writer.transact(false, |transaction, _| {
-            let least = (unix_ns() / NS_PER_LIFE).cast_signed();
-            let sql = "UPDATE farm SET life = max(life + 1, ?) RETURNING life";
-            transaction.query_row(sql, [least], |row| rows::number(row, 0)).map_err(StoreError::of(&path))
+        writer.transact(false, |transaction, _| {
+            rows::Farm { life, last_job }.write(transaction).map_err(StoreError::of(&path))
         })?;
         if let Some(mark) = &mut writer.mark {
             mark.sync().map_err(StoreError::io(mark.path()))?;
@@ -102,6 +107,12 @@ impl Writer {
     }
 
     fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let adds = |record: &&Record| !matches!(record, Record::Deleted { .. });
+        let weight: usize = records.iter().filter(adds).map(Record::weight).sum();
+        let path = &self.store.path;
+        if weight > 0 && !self.store.has_room_for(weight as u64).map_err(StoreError::io(path))? {
+            return Err(StoreError::Full { path: path.clone() });
+        }
         let mut digests = Vec::new();
         for record in records {
             if let Record::Batch { outcomes, .. } = record {
@@ -116,11 +127,11 @@ impl Writer {
         // fail point: scheduler.batch.before-commit
         let mut changes = Changes::default();
         let store = Arc::clone(&self.store);
-        let (known, last_job) = (std::mem::take(&mut self.known), self.last_job);
+        let (known, farm) = (std::mem::take(&mut self.known), rows::Farm { life: self.life, last_job: self.last_job });
         let has_batches = !digests.is_empty();
         let result = self.transact(has_batches, |transaction, commit| {
             let mut digests = digests.into_iter();
-            let mut insert = Insert { store: &store, transaction, commit, known: &known, last_job };
+            let mut insert = Insert { store: &store, transaction, commit, known: &known, farm };
             records.iter().try_for_each(|record| insert.record(record, &mut digests, &mut changes))
         });
         self.known = known;
@@ -175,12 +186,17 @@ impl Writer {
         if let Some(ballast) = &self.ballast {
             ballast.drop().map_err(StoreError::io(&self.store.folder))?;
         }
+        // With room to grow, the database takes the log back, and that begins again.
+        self.checkpoint();
         let known = |record: &&Record| matches!(record, Record::Deleted { job } if self.known.contains(job));
         let deletions: Vec<Record> = records.iter().filter(known).cloned().collect();
         if !deletions.is_empty() {
             self.try_commit(&deletions)?;
         }
-        self.make_room()
+        self.make_room()?;
+        // What comes next is not to live on it.
+        self.take_ballast();
+        Ok(())
     }
 
     /// Takes on the ballast again where there is room.
@@ -239,7 +255,7 @@ struct Insert<'a> {
     transaction: &'a Transaction<'a>,
     commit: u64,
     known: &'a HashSet<JobId>,
-    last_job: JobId,
+    farm: rows::Farm,
 }
 
 impl Insert<'_> {
@@ -286,17 +302,10 @@ impl Insert<'_> {
                 }
             }
             Record::Deleted { job } => {
-                let delete = || {
-                    let job = job.0.cast_signed();
-                    let sql = "UPDATE jobs SET deleted = 1 WHERE job = ?";
-                    if self.transaction.prepare_cached(sql)?.execute([job])? > 0 {
-                        let sql = "UPDATE farm SET last_job = max(last_job, ?)";
-                        self.transaction.prepare_cached(sql)?.execute([job])?;
-                    }
-                    Ok(())
-                };
-                delete().map_err(sqlite)?;
                 if changes.accepted.contains(job) || self.known.contains(job) {
+                    rows::delete_job(self.transaction, *job).map_err(&sqlite)?;
+                    let last_job = changes.accepted.iter().copied().fold(self.farm.last_job, Ord::max);
+                    rows::Farm { last_job, ..self.farm }.write(self.transaction).map_err(&sqlite)?;
                     changes.deleted.insert(*job);
                 }
             }
@@ -306,7 +315,7 @@ impl Insert<'_> {
 
     /// Whether a job was stored once, and is not any more.
     fn is_gone(&self, job: JobId, changes: &Changes<'_>) -> bool {
-        changes.deleted.contains(&job) || (job <= self.last_job && !self.known.contains(&job))
+        changes.deleted.contains(&job) || (job <= self.farm.last_job && !self.known.contains(&job))
     }
 
     /// Whether a job is stored; an error if it never was.

@@ -3,10 +3,10 @@ CREATE TABLE farm (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     -- How often its scheduler has been started.
     life INTEGER NOT NULL,
-    -- The highest id that a job ever had.
-    last_job INTEGER NOT NULL
+    -- The highest id that a job had when one was last deleted.
+    last_job INTEGER NOT NULL,
+    seal INTEGER NOT NULL
 ) STRICT;
-INSERT INTO farm VALUES (1, 0, 0);
 
 -- One row for each commit, those without batches only while they are the last: how many there were, and when what is
 -- in them was on the disk.
@@ -33,8 +33,9 @@ CREATE TABLE jobs (
     task_ns INTEGER,
     -- The commit that it was accepted with.
     accepted INTEGER NOT NULL,
-    -- It is to be forgotten: what is its own goes bit by bit, and this row at last.
-    deleted INTEGER NOT NULL DEFAULT 0,
+    -- It is to be forgotten, if this is not NULL: what is its own goes bit by bit, and this row at last. The value is
+    -- a checksum, so that no flipped bit says so.
+    deleted INTEGER,
     sum BLOB NOT NULL,
     -- A postcard of farm_proto::job::JobSpec.
     spec BLOB NOT NULL,
@@ -89,5 +90,6 @@ CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offs
 CREATE TABLE pins (
     job INTEGER NOT NULL,
     digest BLOB NOT NULL,
+    seal INTEGER NOT NULL,
     PRIMARY KEY (job, digest)
 ) STRICT, WITHOUT ROWID;

@@ -80,7 +80,7 @@ impl World {
 
     pub(crate) fn try_open(&mut self) -> Result<Vec<StoredJob>, SchedulerError> {
         self.close();
-        let state = StateDir::open(self.folder.path())?;
+        let state = open_state(self.folder.path())?;
         let (store, writer, recovered) = Store::open(&state, self.durability)?;
         (self.store, self.writer, self.state) = (store, Some(writer), Some(state));
         (self.life, self.last_job) = (recovered.life, recovered.last_job);
@@ -92,6 +92,19 @@ impl World {
     }
 }
 
+/// Locks a state folder. Programs that other tests start share the lock between their fork and their exec.
+pub(crate) fn open_state(folder: &Path) -> Result<StateDir, SchedulerError> {
+    for _ in 0..500 {
+        match StateDir::open(folder) {
+            Err(SchedulerError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+    StateDir::open(folder)
+}
+
+/// The faults of a folder that is whole.
+pub(crate) const SOUND: [String; 0] = [];
 /// What every job here runs.
 pub(crate) const MODULE: &[u8] = b"not really a module";
 
