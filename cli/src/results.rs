@@ -269,6 +269,11 @@ impl FailureGroups {
         self.count
     }
 
+    /// Whether a task failed that way.
+    pub fn have(&self, kind: FailureKind) -> bool {
+        self.groups.keys().any(|(known, _)| *known == kind)
+    }
+
     /// A text of several lines: most frequent group first.
     pub fn describe(&self) -> String {
         use std::fmt::Write as _;
@@ -409,6 +414,7 @@ mod tests {
         groups.add(&batch(0, &values).0);
         groups.add(&batch(20, &["1", "!other"]).0);
         assert_eq!(groups.count(), 10);
+        assert!(groups.have(FailureKind::ReturnedError) && !groups.have(FailureKind::InputFailed));
         let text = groups.describe();
         assert!(text.starts_with("  returned-error: overflow\n    tasks 0, 1, 2, 3, 4 and 4 more\n"), "{text}");
         assert!(text.contains("  returned-error: other\n    task 21\n"), "{text}");

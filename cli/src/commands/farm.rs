@@ -51,9 +51,9 @@ pub(crate) async fn up(args: UpArgs, output: Output) -> Result<u8, Report> {
         }))?,
         Output::Text => {
             let slots = size.total_slots();
-            let again = if former.is_some() { " again, with its jobs" } else { "" };
+            let again = if former.is_some() { ", with the jobs that it had" } else { "" };
             tell(&format!(
-                "a farm of {slots} slots is up{again} at {address}; `farm submit` finds it, `farm down` ends it"
+                "a farm of {slots} slots is up at {address}{again}; `farm submit` finds it, `farm down` ends it"
             ));
         }
     }

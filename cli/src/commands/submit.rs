@@ -12,7 +12,7 @@ use farm_proto::ticket::Ticket;
 use serde_json::json;
 
 use super::plan::{Plan, Started};
-use super::watch::{Delivery, follow};
+use super::watch::{Delivery, follow, tell_cause};
 use super::{dial, exe, find_farm, print, print_json, tell};
 use crate::cli::{Output, SubmitArgs};
 use crate::report::Report;
@@ -94,7 +94,11 @@ async fn run_on(ticket: &Ticket, plan: Plan, args: &SubmitArgs, output: Output) 
 }
 
 pub(super) async fn finish(client: &Client, delivery: Delivery, status: &JobStatus) -> Result<u8, Report> {
+    let wants_cause = delivery.wants_cause();
     let code = delivery.finish(status);
+    if wants_cause {
+        tell_cause(client, status).await;
+    }
     client.close().await;
     code
 }

@@ -13,6 +13,7 @@ use farm_proto::columns::Columns;
 use farm_proto::ids::JobId;
 use farm_proto::job::{JobState, JobStatus, ResultEncoding};
 use farm_proto::message::Batch;
+use farm_proto::outcome::FailureKind;
 use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::json;
@@ -137,6 +138,11 @@ impl Delivery {
         Ok(())
     }
 
+    /// Whether there is more to say to a user: tasks failed because others had.
+    pub(super) fn wants_cause(&self) -> bool {
+        self.output == Output::Text && self.failures.have(FailureKind::InputFailed)
+    }
+
     /// Writes the end, says what failed, and gives the exit code.
     pub(super) fn finish(self, status: &JobStatus) -> Result<u8, Report> {
         self.bar.clear();
@@ -258,6 +264,55 @@ pub(super) fn away(patience: Duration) -> String {
 /// And when it does again.
 pub(super) fn back(after: Duration) -> String {
     format!("note: the scheduler is back after {:.1} s", after.as_secs_f64())
+}
+
+/// Says which failures of earlier jobs are behind those of a job whose tasks failed for want of their arguments. What
+/// cannot be found out is left unsaid: that tasks failed has been told.
+pub(super) async fn tell_cause(client: &Client, status: &JobStatus) {
+    let client = client.clone().with_patience(Duration::ZERO);
+    match cause_of(&client, status).await {
+        Ok(Some((job, failures))) => tell(&format!(
+            "the cause: {} of {} tasks of {} failed, as in\n{}",
+            job.counts.failed,
+            job.counts.total(),
+            name(&job),
+            failures.describe().trim_end()
+        )),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "cannot find out why a job's arguments are missing"),
+    }
+}
+
+/// The earlier job that failures began in, and some of its own.
+async fn cause_of(client: &Client, status: &JobStatus) -> Result<Option<(JobStatus, FailureGroups)>, ClientError> {
+    let mut needs = status.needs.clone();
+    // Jobs need earlier ones only, so that this ends.
+    while let Some(job) = needs.pop() {
+        let earlier = client.job(job).await?;
+        if earlier.counts.failed == 0 {
+            continue;
+        }
+        let failures = some_failures(client, job).await?;
+        if !failures.have(FailureKind::InputFailed) {
+            return Ok(Some((earlier, failures)));
+        }
+        needs = earlier.needs;
+    }
+    Ok(None)
+}
+
+/// The first failures of a job: all results of a large one are not worth fetching for the others.
+async fn some_failures(client: &Client, job: JobId) -> Result<FailureGroups, ClientError> {
+    let mut failures = FailureGroups::default();
+    let mut watch = client.watch(job, 0, false).await?;
+    while failures.count() == 0
+        && let Some(update) = watch.next().await?
+    {
+        if let Update::Results { batch, .. } = update {
+            failures.add(&batch);
+        }
+    }
+    Ok(failures)
 }
 
 /// The answer, unless the scheduler has just gone, which the watch will notice as well.
