@@ -29,7 +29,7 @@
 //! * [`World::farm`] makes a [`Command`]. It runs to its end ([`Finished`]), or goes on while the test does something
 //!   else ([`Running`]).
 //! * [`World::scheduler`] and [`World::worker`] start the parts of a farm, which live as long as their handles and can be
-//!   killed; [`World::processes`] tells what runs.
+//!   killed; [`World::processes`] tells what runs. A [`Relay`] is a link to them that can be cut.
 //! * [`guest`], [`wat`] and [`World::build`] give modules.
 //!
 //! The binary is the one that `FARM_BIN` names, else the one beside the running test in cargo's target folder.
@@ -39,6 +39,7 @@ mod finished;
 mod guests;
 mod leftovers;
 mod process;
+mod relay;
 mod running;
 
 pub use command::Command;
@@ -46,6 +47,7 @@ pub use finished::Finished;
 pub use guests::{compile_guests, guest, wat};
 pub use leftovers::Process;
 pub use process::{Scheduler, Worker};
+pub use relay::Relay;
 pub use running::Running;
 
 use std::ffi::{OsStr, OsString};

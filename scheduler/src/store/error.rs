@@ -82,7 +82,8 @@ impl From<StoreError> for SchedulerError {
             StoreError::Io { path, source } => Self::State { path, source },
             StoreError::Sqlite { path, source } => Self::State { path, source: os_error(source) },
             other @ (StoreError::NoSuchJob(_) | StoreError::Beyond { .. }) => {
-                Self::State { path: PathBuf::new(), source: io::Error::other(other) }
+                // Whoever asks knows that the job is, or was.
+                Self::Corrupt { path: PathBuf::from("farm.sqlite"), place: other.to_string() }
             }
         }
     }

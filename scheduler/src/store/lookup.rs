@@ -28,7 +28,7 @@ impl Store {
     /// There is none of that number ([`StoreError::NoSuchJob`]), or the database cannot be read, or is damaged.
     pub(crate) fn row(&self, job: JobId) -> Result<JobRow, StoreError> {
         self.read(|connection| {
-            let sql = format!("SELECT {JOB} FROM jobs WHERE job = ? AND NOT deleted", JOB = rows::JOB);
+            let sql = format!("SELECT {JOB} FROM jobs WHERE job = ? AND deleted IS NULL", JOB = rows::JOB);
             let mut statement = connection.prepare_cached(&sql).map_err(StoreError::of(&self.path))?;
             let mut found = statement.query([job.0.cast_signed()]).map_err(StoreError::of(&self.path))?;
             match found.next().map_err(StoreError::of(&self.path))? {

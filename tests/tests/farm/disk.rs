@@ -1,4 +1,4 @@
-//! A cache on a full disk.
+//! A cache on a full disk. What a scheduler does on one is in `admin`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,8 @@ use crate::wat;
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where this user may not mount.
-    fn mount(at: &Path) -> Option<Self> {
-        Self::mount_of(at, "16k")
-    }
-
-    /// One of another size.
-    pub(crate) fn mount_of(at: &Path, size: &str) -> Option<Self> {
+    /// Of that size. `None` where this user may not mount.
+    pub(crate) fn mount(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a folder");
         let options = format!("size={size},mode=0700");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
@@ -64,7 +59,7 @@ fn large_module() -> String {
 #[test]
 fn run_tells_where_there_is_no_space() {
     let world = World::new();
-    let Some(disk) = SmallDisk::mount(&world.cache()) else { return };
+    let Some(disk) = SmallDisk::mount(&world.cache(), "16k") else { return };
     let m = module(&world, &large_module());
     let finished = world.farm(["run", m, "--function", "f3", "--args", "[5]"]).fails(70);
     finished.explains(&["no space is left", "cache"]).hints(&["FARM_CACHE"]);
@@ -76,7 +71,7 @@ fn run_tells_where_there_is_no_space() {
 #[test]
 fn a_job_tells_where_there_is_no_space() {
     let world = World::new();
-    let Some(_disk) = SmallDisk::mount(&world.cache()) else { return };
+    let Some(_disk) = SmallDisk::mount(&world.cache(), "16k") else { return };
     let m = module(&world, &large_module());
     let finished = world.farm(["submit", m, "--function", "f3", "--args", "[5, 6]"]).run();
     assert!([Some(1), Some(7), Some(70)].contains(&finished.code()), "{:?}", finished.status);
@@ -87,7 +82,7 @@ fn a_job_tells_where_there_is_no_space() {
 #[test]
 fn a_result_file_on_a_full_disk_is_told() {
     let world = World::new();
-    let Some(disk) = SmallDisk::mount(&world.path().join("small")) else { return };
+    let Some(disk) = SmallDisk::mount(&world.path().join("small"), "16k") else { return };
     let m = module(&world, wat::SQUARE);
     for command in ["run", "submit"] {
         let finished = world.farm([command, m, "--range", "0..100000", "--out", "small/results.json"]).fails(70);

@@ -6,7 +6,7 @@ use farm_tests::{World, wait_for};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::module;
+use crate::support::{module, squares};
 use crate::wat;
 
 #[test]
@@ -95,6 +95,37 @@ fn a_farm_that_was_killed_is_noticed_and_replaced() {
 
     world.farm(["up", "--workers", "1"]).succeeds();
     assert_eq!(world.farm(["submit", m, "--args", "[6]"]).succeeds().json(), json!([36]));
+    world.farm(["down"]).succeeds();
+    world.leaves_nothing();
+}
+
+#[test]
+fn up_brings_back_a_farm_with_its_jobs() {
+    let world = World::new();
+    let m = module(&world, &wat::busy(2_000_000));
+    world.farm(["up", "--workers", "1"]).succeeds();
+    assert_eq!(world.farm(["submit", m, "--args", "[5]"]).succeeds().json(), json!([25]));
+    let detached = world.farm(["submit", m, "--range", "0..1000", "--detach"]).succeeds();
+    assert_eq!(detached.text(), "2\n");
+    let client = world.farm(["submit", m, "--range", "0..500"]).start();
+    wait_for("the job of the client", || (world.farm(["job", "show", "3"]).run().code() == Some(0)).then_some(()));
+    world.parts("scheduler")[0].signal(Signal::KILL);
+    wait_for("the end of the scheduler", || world.parts("scheduler").is_empty().then_some(()));
+    world.farm(["jobs"]).fails(5).explains(&["no farm is up"]).hints(&["`farm up` brings it back with its jobs"]);
+
+    world.farm(["up", "--workers", "1"]).succeeds();
+    // Those who waited go on, and those who left find their results.
+    assert_eq!(client.wait().with_code(0).json(), squares(500));
+    assert_eq!(world.farm(["job", "results", "1"]).succeeds().json(), json!([25]));
+    assert_eq!(world.farm(["job", "results", "2"]).succeeds().json(), squares(1000));
+    let status = world.farm(["status", "--output", "json"]).succeeds().json();
+    assert_eq!(status["workers"].as_array().map(Vec::len), Some(1), "{status}");
+    world.farm(["down"]).succeeds();
+    world.leaves_no_process();
+
+    // The state stays for the next one.
+    world.farm(["up", "--workers", "1"]).succeeds();
+    assert_eq!(world.farm(["job", "results", "2"]).succeeds().json(), squares(1000));
     world.farm(["down"]).succeeds();
     world.leaves_nothing();
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use farm_tests::{Finished, Scheduler, Worker, World, wait_for};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A farm of which each part can be killed.
@@ -16,13 +17,55 @@ pub(crate) struct Farm {
 impl Farm {
     /// With so many workers of one slot each, all of them connected.
     pub(crate) fn new(workers: usize) -> Self {
+        Self::with(workers, &[])
+    }
+
+    /// The same, with more arguments for the scheduler.
+    pub(crate) fn with(workers: usize, args: &[&str]) -> Self {
         let world = World::new();
-        let scheduler = world.scheduler();
+        let scheduler = world.scheduler_at("127.0.0.1:0", args, &[]);
         let names = (0..workers).map(|number| format!("w{number}"));
         let workers = names.map(|name| world.worker(&scheduler, &name, 1)).collect();
         let farm = Self { workers, scheduler, world };
         wait_for("the workers", || (farm.status()["workers"].as_array()?.len() == farm.workers.len()).then_some(()));
         farm
+    }
+
+    /// Ends the scheduler by a signal, and waits until it is gone.
+    pub(crate) fn stop_scheduler(&mut self, signal: Signal) {
+        self.scheduler.signal(signal);
+        wait_for("the end of the scheduler", || (!self.scheduler.is_running()).then_some(()));
+    }
+
+    /// Starts the scheduler again, at its address and with its state.
+    pub(crate) fn restart_scheduler(&mut self) {
+        self.scheduler = self.world.scheduler_at(&self.scheduler.address, &[], &[]);
+    }
+
+    /// Waits until so many workers are connected; what `farm status` says of them.
+    pub(crate) fn await_workers(&self, count: usize) -> Vec<Value> {
+        wait_for(&format!("{count} workers"), || {
+            self.status()["workers"].as_array().filter(|workers| workers.len() == count).cloned()
+        })
+    }
+
+    /// A ticket for somebody else, with the role of a user.
+    pub(crate) fn ticket_for(&self, name: &str) -> String {
+        self.farm(&["ticket", "user", "--name", name]).succeeds().text().trim().to_owned()
+    }
+
+    /// `farm why --output json`.
+    pub(crate) fn why(&self, target: &str) -> Value {
+        self.farm(&["why", target, "--output", "json"]).succeeds().json()
+    }
+
+    /// Waits until the only answer to `farm why` is of that kind; what it says.
+    pub(crate) fn wait_for_cause(&self, target: &str, kind: &str) -> Value {
+        wait_for(&format!("{kind} as the cause of {target}"), || {
+            let why = self.why(target);
+            let groups = why["groups"].as_array()?;
+            (groups.len() == 1 && groups[0]["cause"] == kind).then(|| groups[0].clone())
+        })
     }
 
     /// A command of the farm's administrator.

@@ -204,3 +204,41 @@ pub(crate) fn hangs_at_first() -> String {
     let is_first = "(i64.eqz (i64.or (local.get $x) (i64.extend_i32_u (local.get $attempt))))";
     by_attempt(&format!("(if {is_first} (then (loop $again (br $again))))"))
 }
+
+/// Functions to make graphs of: `square`, `even` (traps on an odd number), `spin` (never returns for 0), `add`, and
+/// `minus`, in which the order shows.
+pub(crate) const GRAPH: &str = r#"(module
+    (func (export "square") (param $x i64) (result i64) (i64.mul (local.get $x) (local.get $x)))
+    (func (export "even") (param $x i64) (result i64)
+        (if (i64.ne (i64.and (local.get $x) (i64.const 1)) (i64.const 0)) (then unreachable))
+        (local.get $x))
+    (func (export "spin") (param $x i64) (result i64)
+        (if (i64.eqz (local.get $x)) (then (loop $again (br $again))))
+        (local.get $x))
+    (func (export "add") (param i64 i64) (result i64) (i64.add (local.get 0) (local.get 1)))
+    (func (export "minus") (param i64 i64) (result i64) (i64.sub (local.get 0) (local.get 1)))
+    (func (export "three") (param i64 i64 i64) (result i64) (local.get 0)))"#;
+
+/// A component with `square`, and `sum` of a list.
+pub(crate) const SUM: &str = r#"(component
+    (core module $m
+        (memory (export "memory") 1)
+        (global $free (mut i32) (i32.const 1024))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
+            (global.set $free (i32.add (local.get $at) (local.get 3)))
+            (local.get $at))
+        (func (export "square") (param $x i64) (result i64) (i64.mul (local.get $x) (local.get $x)))
+        (func (export "sum") (param $at i32) (param $left i32) (result i64) (local $sum i64)
+            (block $done
+                (loop $again
+                    (br_if $done (i32.eqz (local.get $left)))
+                    (local.set $sum (i64.add (local.get $sum) (i64.load (local.get $at))))
+                    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                    (br $again)))
+            (local.get $sum)))
+    (core instance $i (instantiate $m))
+    (func (export "square") (param "x" s64) (result s64) (canon lift (core func $i "square")))
+    (func (export "sum") (param "xs" (list s64)) (result s64)
+        (canon lift (core func $i "sum") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))"#;
