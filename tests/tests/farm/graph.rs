@@ -54,6 +54,15 @@ fn a_result_is_passed_on_while_others_are_made() {
 }
 
 #[test]
+fn what_others_need_is_not_stuck_behind_a_long_task() {
+    let (farm, m) = graph(2);
+    let first = farm.detach(&[m, "-f", "spin", "--args", "[2, 3, 0, 4]"]);
+    let _second = farm.detach(&[m, "-f", "square", "--args-from", &first]);
+    farm.wait_until(&first, "has all results but one", |status| status["counts"]["succeeded"] == 3);
+    farm.wait_until("2", "has them as well", |status| status["counts"]["succeeded"] == 3);
+}
+
+#[test]
 fn results_are_reduced_in_trees_of_any_shape() {
     let (farm, m) = graph(2);
     for fan_in in ["2", "16"] {

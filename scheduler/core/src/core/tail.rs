@@ -29,12 +29,10 @@ impl Core {
             if free == 0 {
                 break;
             }
-            let asked = self.ask_back(worker, free);
-            if asked == 0 {
-                // It is not worth the while yet, but its tasks may turn out to take longer than they usually do.
-                self.recheck = Some(self.now + self.config.recall_worth);
-            }
-            free = free.saturating_sub(asked);
+            free = free.saturating_sub(self.ask_back(worker, free));
+            // Its tasks may turn out to take longer than they usually do, or it may have nothing to say: what it was
+            // asked for can be in a portion that its slot has begun.
+            self.recheck = Some(self.now + self.config.recall_worth);
         }
     }
 
