@@ -253,19 +253,24 @@ impl Agent {
         if !is_done && !is_hopeless && now < drain.leave_at {
             return Ok(None);
         }
+        self.say_farewell(drain);
+        Ok(Some(End::Drained))
+    }
+
+    /// Says what has become of tasks since the worker was told to leave.
+    fn say_farewell(&self, drain: &Drain) {
         let Tally { finished, returned } = self.work.tally();
         let finished = finished - drain.before.finished;
         let returned = returned - drain.before.returned;
-        if is_done {
+        let messages = self.outbox.len();
+        if self.work.is_drained() && messages == 0 {
             tracing::info!("leaving: finished {finished} tasks since, and handed back {returned}");
         } else {
-            let messages = self.outbox.len();
             tracing::warn!(
                 "leaving: finished {finished} tasks since, and handed back {returned}; the scheduler has not acknowledged \
                  {messages} messages, so it may run some of them again"
             );
         }
-        Ok(Some(End::Drained))
     }
 
     /// Takes nothing new from now on.
@@ -345,7 +350,14 @@ impl Agent {
                 tracing::info!("the scheduler wants this worker to leave");
                 self.drain();
             }
-            SchedulerControl::Exit => return Ok(Next::Leave),
+            // What is done may not be stored yet: it goes when it is, see [`Self::end`].
+            SchedulerControl::Exit if self.drain.is_some() && self.work.is_drained() => {}
+            SchedulerControl::Exit => {
+                if let Some(drain) = &self.drain {
+                    self.say_farewell(drain);
+                }
+                return Ok(Next::Leave);
+            }
         }
         Ok(Next::GoOn)
     }
