@@ -1,6 +1,6 @@
 //! What a user asks for: one function, many arguments, and options.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::{Digest, JobId};
 
@@ -95,12 +95,31 @@ pub enum Args {
     Chunks(Vec<ArgChunk>),
     /// Results of an earlier job, which need not be there yet: each task waits for its own.
     Results(ResultArgs),
-    /// The arguments of some tasks of another job: what a retry is made of. Clients do not send it.
+    /// Some of a table's arguments: what a retry is made of. Clients do not send it.
     Subset {
-        job: JobId,
+        /// The table of the job that was retried; never a subset itself.
+        #[serde(deserialize_with = "whole")]
+        of: Box<Args>,
         /// First and end (exclusive), ascending.
         tasks: Vec<(u64, u64)>,
     },
+}
+
+/// Reads arguments that are no subset, so that nobody can nest them deeper than the stack.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Box<Args>, D::Error> {
+    #[derive(Deserialize)]
+    enum Whole {
+        Range { start: i64, end: i64 },
+        Inline { count: u64 },
+        Chunks(Vec<ArgChunk>),
+        Results(ResultArgs),
+    }
+    Ok(Box::new(match Whole::deserialize(from)? {
+        Whole::Range { start, end } => Args::Range { start, end },
+        Whole::Inline { count } => Args::Inline { count },
+        Whole::Chunks(chunks) => Args::Chunks(chunks),
+        Whole::Results(results) => Args::Results(results),
+    }))
 }
 
 /// Arguments that are results of another job.
@@ -134,6 +153,14 @@ pub struct ArgChunk {
 }
 
 impl Args {
+    /// The table that these arguments are all or some of.
+    pub fn whole(&self) -> &Self {
+        match self {
+            Self::Subset { of, .. } => of,
+            whole => whole,
+        }
+    }
+
     /// How many tasks these arguments make.
     pub fn count(&self) -> u64 {
         match self {

@@ -65,7 +65,7 @@ enum Ask {
         job: JobId,
         reply: Reply<Source>,
     },
-    Retry {
+    WithoutValue {
         caller: Caller,
         job: JobId,
         failed: bool,
@@ -251,13 +251,13 @@ impl Farm {
     }
 
     /// The tasks of a job that is over which have no value, or with `failed` only those that failed.
-    pub(crate) async fn retry(
+    pub(crate) async fn without_value(
         &self,
         caller: Caller,
         job: JobId,
         failed: bool,
     ) -> Result<Vec<Range<u64>>, RequestError> {
-        self.ask(|reply| Ask::Retry { caller, job, failed, reply }).await
+        self.ask(|reply| Ask::WithoutValue { caller, job, failed, reply }).await
     }
 
     /// Deletes a job that is over. Answers once that is stored.

@@ -117,6 +117,11 @@ fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
 }
 
 fn args() -> impl Strategy<Value = Args> {
+    let subset = (whole_args(), ranges()).prop_map(|(of, tasks)| Args::Subset { of: Box::new(of), tasks });
+    prop_oneof![whole_args(), subset]
+}
+
+fn whole_args() -> impl Strategy<Value = Args> {
     let chunk = (digest(), any::<(u32, u64)>()).prop_map(|(digest, (count, size))| ArgChunk { digest, count, size });
     prop_oneof![
         any::<(i64, i64)>().prop_map(|(start, end)| Args::Range { start, end }),
@@ -124,7 +129,6 @@ fn args() -> impl Strategy<Value = Args> {
         vec(chunk, 0..4).prop_map(Args::Chunks),
         (job_id(), any::<(u64, Option<u32>, bool)>())
             .prop_map(|(job, (count, group, raw))| Args::Results(ResultArgs { job, count, group, raw })),
-        (job_id(), ranges()).prop_map(|(job, tasks)| Args::Subset { job, tasks }),
     ]
 }
 

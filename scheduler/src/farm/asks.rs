@@ -29,8 +29,8 @@ impl Owner {
             Ask::Source { caller, job, reply } => {
                 let _ = reply.send(self.source(&caller, job));
             }
-            Ask::Retry { caller, job, failed, reply } => {
-                let _ = reply.send(self.to_retry(&caller, job, failed));
+            Ask::WithoutValue { caller, job, failed, reply } => {
+                let _ = reply.send(self.without_value(&caller, job, failed));
             }
             Ask::Delete { caller, job, reply } => self.delete(&caller, job, reply),
             Ask::Why { caller, job, task, reply } => {
@@ -155,7 +155,7 @@ impl Owner {
         self.tell(Event::JobCancelled { job }, None);
     }
 
-    fn to_retry(&self, caller: &Caller, job: JobId, failed: bool) -> Result<Vec<Range<u64>>, RequestError> {
+    fn without_value(&self, caller: &Caller, job: JobId, failed: bool) -> Result<Vec<Range<u64>>, RequestError> {
         self.visible(caller, job)?;
         self.core.without_value(job, failed).ok_or(RequestError::NotOver(job))
     }

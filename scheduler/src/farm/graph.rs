@@ -11,17 +11,15 @@ use crate::identity::caller::Caller;
 
 /// The jobs that a job names itself: those it waits for, and those that its arguments are of.
 pub(super) fn named_by(spec: &JobSpec) -> impl Iterator<Item = JobId> {
-    let arguments = match &spec.args {
+    let arguments = match spec.args.whole() {
         Args::Results(results) => Some(results.job),
-        Args::Subset { job, .. } => Some(*job),
-        Args::Range { .. } | Args::Inline { .. } | Args::Chunks(_) => None,
+        _ => None,
     };
     spec.after.iter().copied().chain(arguments)
 }
 
 impl Owner {
-    /// The jobs that a new job needs: those it names, and of one whose arguments it takes over, those that these come
-    /// from.
+    /// The jobs that a new job needs: those it names.
     ///
     /// # Errors
     ///
@@ -29,13 +27,8 @@ impl Owner {
     pub(super) fn needs_of(&self, caller: &Caller, spec: &JobSpec) -> Result<Vec<JobId>, RequestError> {
         let mut needs = BTreeSet::new();
         for job in named_by(spec) {
-            let record = self.visible(caller, job)?;
+            self.visible(caller, job)?;
             needs.insert(job);
-            if let Args::Subset { job: source, .. } = &spec.args
-                && *source == job
-            {
-                needs.extend(record.needs.iter().copied().filter(|job| self.jobs.contains_key(job)));
-            }
         }
         Ok(needs.into_iter().collect())
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use farm_core::{Config, Core, Fact, NewJob};
 use farm_proto::ids::{JobId, LeaseId};
-use farm_proto::job::Args;
 use tokio::time::Instant;
 
 use super::Inbox;
@@ -98,13 +97,7 @@ impl Owner {
         };
         for (job, row) in live {
             let args = ArgTable::of_row(&owner.store, &row)?;
-            let sources = match &row.spec.args {
-                Args::Subset { job, .. } => owner.jobs.get(job).map(|record| record.needs.clone()).unwrap_or_default(),
-                _ => Vec::new(),
-            };
             if let Some(record) = owner.jobs.get_mut(&job) {
-                let sources = sources.into_iter().filter(|source| !record.needs.contains(source)).collect::<Vec<_>>();
-                record.needs.extend(sources);
                 record.work = Some((Arc::new(row.spec.for_worker()), Arc::new(args)));
             }
         }

@@ -31,7 +31,7 @@ pub(crate) enum ArgTable {
     Chunks(Vec<Chunk>),
     /// What another job makes.
     Results(ResultTable),
-    /// Some of another job's.
+    /// Some of a table's.
     Subset(SubsetTable),
 }
 
@@ -81,9 +81,7 @@ impl ArgTable {
                 .map(Self::Inline)
                 .map_err(|error| invalid(format!("the inline arguments are malformed: {error}"))),
             Args::Chunks(chunks) => chunk_list(chunks).map(Self::Chunks).map_err(invalid),
-            Args::Results(_) | Args::Subset { .. } => {
-                Err(invalid("arguments of another job are not taken here".to_owned()))
-            }
+            Args::Results(_) | Args::Subset { .. } => Err(invalid("these arguments are not taken here".to_owned())),
         }
     }
 
@@ -93,18 +91,19 @@ impl ArgTable {
     ///
     /// They, or the job that they are of, are not what was stored.
     pub(crate) fn of_row(store: &Arc<Store>, row: &JobRow) -> Result<Self, SchedulerError> {
+        Self::of(store, row, &row.spec.args)
+    }
+
+    fn of(store: &Arc<Store>, row: &JobRow, args: &Args) -> Result<Self, SchedulerError> {
         let corrupt = |place: String| SchedulerError::Corrupt { path: store.path().to_owned(), place };
-        match &row.spec.args {
+        match args {
             Args::Results(wanted) => {
                 let source = store.row(wanted.job)?;
                 let source = Source { tasks: source.spec.args.count(), encoding: source.spec.module.result };
                 let table = ResultTable::new(store, wanted, source);
                 table.map(Self::Results).map_err(|error| corrupt(format!("job {}: {error}", row.job)))
             }
-            Args::Subset { job, tasks } => {
-                let source = store.row(*job)?;
-                Ok(Self::Subset(SubsetTable::new(&source.spec.args, Self::of_row(store, &source)?, tasks)))
-            }
+            Args::Subset { of, tasks } => Ok(Self::Subset(SubsetTable::new(of, Self::of(store, row, of)?, tasks))),
             args => Self::new(args, row.inline.clone())
                 .map_err(|error| corrupt(format!("the arguments of job {}: {error}", row.job))),
         }

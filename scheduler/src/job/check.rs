@@ -47,7 +47,7 @@ fn names(spec: &JobSpec) -> Result<(), String> {
         return Err(format!("{} jobs to wait for; the most is {MAX_AFTER}", spec.after.len()));
     }
     if matches!(spec.args, Args::Subset { .. }) {
-        return Err("only a retry takes the arguments of another job".to_owned());
+        return Err("only a retry takes some of a table's arguments".to_owned());
     }
     if spec.fold && spec.module.kind == ModuleKind::Command {
         return Err("a command takes no two arguments".to_owned());

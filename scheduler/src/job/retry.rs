@@ -1,30 +1,27 @@
 //! A new job of what another left undone.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farm_proto::ids::JobId;
 use farm_proto::job::{Args, JobSpec};
 use farm_proto::message::{RequestError, SubmitKey};
-use farm_proto::outcome::FailureKind;
 
 use super::args::ArgTable;
-use super::subset::SubsetTable;
 use crate::SchedulerError;
 use crate::farm::Submission;
 use crate::identity::caller::Caller;
 use crate::serve::Shared;
-use crate::store::{JobResults, Store};
+use crate::store::{JobResults, JobRow};
 use crate::sync::off_loop;
 
 /// Starts a job of the tasks of another that have no value, or with `failed` only of those that failed. Tasks whose
-/// inputs failed are left out: they would fail again.
+/// inputs have no value are left out: they would fail again. The new job needs nothing of the other.
 ///
 /// # Errors
 ///
-/// The other is not over, or has no such task; or the new one cannot be stored.
+/// The other, or the one whose results it takes, is not over, or does not exist any more; no such task is left; or the
+/// new job cannot be stored.
 pub(crate) async fn retry(
     shared: &Shared,
     caller: &Caller,
@@ -35,47 +32,72 @@ pub(crate) async fn retry(
     if let Some(results) = shared.farm.submitted(caller.clone(), key).await? {
         return Ok(results);
     }
-    let ranges = shared.farm.retry(caller.clone(), job, failed).await?;
+    let storage = |error: SchedulerError| RequestError::Storage(error.to_string());
+    let ranges = shared.farm.without_value(caller.clone(), job, failed).await?;
     let store = Arc::clone(&shared.store);
-    let made = off_loop(move || subset(&store, job, ranges)).await;
-    let (spec, args) = made.map_err(|error| RequestError::Storage(error.to_string()))?;
-    if spec.args.count() == 0 {
+    let row = off_loop(move || store.row(job)).await.map_err(|error| storage(error.into()))?;
+    let hopeless = match row.spec.args.whole() {
+        Args::Results(results) => {
+            let missing = shared.farm.without_value(caller.clone(), results.job, false).await;
+            let missing = missing.map_err(|error| match error {
+                RequestError::NoSuchJob(source) => {
+                    RequestError::Invalid(format!("job {job} takes the results of job {source}, which is deleted"))
+                }
+                error => error,
+            })?;
+            users_of(&missing, results.fan_in())
+        }
+        _ => Vec::new(),
+    };
+    let tasks: Vec<_> = ranges.into_iter().map(|range| (range.start, range.end)).collect();
+    let tasks = match &row.spec.args {
+        // A retry of a retry is one of the first.
+        Args::Subset { tasks: inner, .. } => through(inner, &tasks),
+        _ => tasks,
+    };
+    let tasks = without(&tasks, &hopeless);
+    if tasks.is_empty() {
         return Err(RequestError::NothingToRetry(job));
     }
-    let new = Submission { caller: caller.clone(), key, spec, args, inline: Bytes::new() };
+    let args = Args::Subset { of: Box::new(row.spec.args.whole().clone()), tasks };
+    let row = JobRow { spec: Arc::new(JobSpec { args, after: Vec::new(), ..(*row.spec).clone() }), ..row };
+    let store = Arc::clone(&shared.store);
+    let table = off_loop(move || ArgTable::of_row(&store, &row).map(|table| (row, table)));
+    let (JobRow { spec, inline, .. }, args) = table.await.map_err(storage)?;
+    let new = Submission { caller: caller.clone(), key, spec: Arc::unwrap_or_clone(spec), args, inline };
     shared.farm.submit(new).await
 }
 
-fn subset(store: &Arc<Store>, job: JobId, ranges: Vec<Range<u64>>) -> Result<(JobSpec, ArgTable), SchedulerError> {
-    let mut row = store.row(job)?;
-    let hopeless: BTreeSet<u64> = store.failures_of(job, FailureKind::InputFailed)?.into_iter().collect();
-    let mut tasks = without(ranges, &hopeless);
-    // A retry of a retry is one of the first.
-    while let Args::Subset { job, tasks: inner } = &row.spec.args {
-        tasks = through(inner, &tasks);
-        row = store.row(*job)?;
+/// The tasks that take one of these results, `fan_in` of which make an argument: ascending, and apart.
+fn users_of(results: &[Range<u64>], fan_in: u32) -> Vec<(u64, u64)> {
+    let fan_in = u64::from(fan_in);
+    let mut users: Vec<(u64, u64)> = Vec::new();
+    for range in results.iter().filter(|range| !range.is_empty()) {
+        let (first, end) = (range.start / fan_in, range.end.div_ceil(fan_in));
+        match users.last_mut() {
+            Some(last) if first <= last.1 => last.1 = end,
+            _ => users.push((first, end)),
+        }
     }
-    let table = ArgTable::of_row(store, &row)?;
-    let args = ArgTable::Subset(SubsetTable::new(&row.spec.args, table, &tasks));
-    let spec = JobSpec { args: Args::Subset { job: row.job, tasks }, after: Vec::new(), ..(*row.spec).clone() };
-    Ok((spec, args))
+    users
 }
 
-fn without(ranges: Vec<Range<u64>>, hopeless: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-    let mut tasks = Vec::new();
-    for range in ranges {
-        let mut from = range.start;
-        for &hole in hopeless.range(range.clone()) {
+/// `tasks` but for the `holes`; all ascending, and apart.
+fn without(tasks: &[(u64, u64)], holes: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut left = Vec::new();
+    for &(mut from, end) in tasks {
+        let first = holes.partition_point(|(_, hole)| *hole <= from);
+        for &(hole, after) in holes[first..].iter().take_while(|(hole, _)| *hole < end) {
             if from < hole {
-                tasks.push((from, hole));
+                left.push((from, hole));
             }
-            from = hole + 1;
+            from = after;
         }
-        if from < range.end {
-            tasks.push((from, range.end));
+        if from < end {
+            left.push((from, end));
         }
     }
-    tasks
+    left
 }
 
 /// Which tasks `outer`, counted among `inner`, are.
@@ -106,9 +128,16 @@ mod tests {
 
     #[test]
     fn holes_are_left_out() {
-        let ranges = vec![0..5, 8..10];
-        assert_eq!(without(ranges.clone(), &BTreeSet::new()), [(0, 5), (8, 10)]);
-        assert_eq!(without(ranges, &BTreeSet::from([0, 3, 8, 9])), [(1, 3), (4, 5)]);
+        let tasks = [(0, 5), (8, 10)];
+        assert_eq!(without(&tasks, &[]), tasks);
+        assert_eq!(without(&tasks, &[(0, 1), (3, 4), (6, 20)]), [(1, 3), (4, 5)]);
+        assert_eq!(without(&tasks, &[(4, 9)]), [(0, 4), (9, 10)]);
+    }
+
+    #[test]
+    fn a_missing_result_concerns_the_task_that_takes_it() {
+        assert_eq!(users_of(&[0..2, 2..3, 7..8], 1), [(0, 3), (7, 8)]);
+        assert_eq!(users_of(&[3..4, 5..6, 11..12], 4), [(0, 3)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The arguments of some tasks of another job.
+//! Some of a table's arguments.
 
 use std::io;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub(crate) struct SubsetTable {
 }
 
 impl SubsetTable {
-    /// The arguments `tasks` (first and end) of a job that was given `args`, which are `table`.
+    /// The arguments `tasks` (first and end) of `args`, which are `table`.
     pub(crate) fn new(args: &Args, table: ArgTable, tasks: &[(u64, u64)]) -> Self {
         let start = match args {
             Args::Range { start, .. } => Some(*start),

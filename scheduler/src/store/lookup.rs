@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use farm_proto::ids::JobId;
-use farm_proto::outcome::FailureKind;
 use farm_proto::why::Account;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -101,28 +100,6 @@ impl Store {
                 }
             }
             Ok(results)
-        })
-    }
-
-    /// The tasks that failed with `kind`, ascending.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be read, or is damaged.
-    pub(crate) fn failures_of(&self, job: JobId, kind: FailureKind) -> Result<Vec<u64>, StoreError> {
-        self.read(|connection| {
-            let sqlite = StoreError::of(&self.path);
-            let sql = format!("{BY_TASK} AND failed > 0 ORDER BY first");
-            let mut statement = connection.prepare_cached(&sql).map_err(&sqlite)?;
-            let mut found = statement.query([job.0.cast_signed()]).map_err(&sqlite)?;
-            let mut tasks = Vec::new();
-            while let Some(row) = found.next().map_err(&sqlite)? {
-                let number = IndexRow::read(row, job, &self.path)?.number;
-                let head = self.batch(connection, job, number, |row| Ok(BatchRow::read(row, &self.path)?.head))?;
-                let failures = head.failures.iter().filter(|(_, failure)| failure.kind == kind);
-                tasks.extend(failures.map(|(offset, _)| head.first + u64::from(*offset)));
-            }
-            Ok(tasks)
         })
     }
 

@@ -21,7 +21,7 @@ pub(crate) const END: &str = "job, state, reason, ended_ms, retried, task_ns, ba
 
 /// The blobs that a job needs.
 pub(crate) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
-    let chunks = match &spec.args {
+    let chunks = match spec.args.whole() {
         Args::Chunks(chunks) => chunks.as_slice(),
         _ => &[],
     };

@@ -389,7 +389,7 @@ fn what_cannot_be_an_argument_is_refused() {
             assert!(error.contains(expected), "{error}");
         }
         let mut subset = range_job(0, 0);
-        subset.args = Args::Subset { job: first, tasks: vec![(0, 3)] };
+        subset.args = Args::Subset { of: Box::new(subset.args), tasks: vec![(0, 3)] };
         assert!(matches!(client.refused(submit(subset, false)).await, RequestError::Invalid(_)));
         let mut after = range_job(0, 1);
         after.after = vec![JobId(98)];

@@ -84,7 +84,7 @@ pub(crate) fn frames() -> Vec<(String, Vec<u8>)> {
         ("submit-inline", submit(Args::Inline { count: 3 })),
         ("submit-chunks", submit(Args::Chunks(vec![chunk]))),
         ("submit-results", submit(Args::Results(results))),
-        ("submit-subset", submit(Args::Subset { job: JobId(1), tasks: vec![(0, 2), (4, 5)] })),
+        ("submit-subset", submit(Args::Subset { of: Box::new(Args::Results(results)), tasks: vec![(0, 2), (4, 5)] })),
         ("watch", Open::Request(Request::Watch { job: JobId(1), from: 2, follow: true })),
         ("why", Open::Request(Request::Why { job: JobId(1), task: Some(3) })),
         ("control", Open::Control { hello, resume }),

@@ -187,10 +187,6 @@ impl Model {
             assert!(results(7..33, usize::MAX) == values[7..33]);
             let some = results(3..TASKS, 10_000);
             assert!(!some.is_empty() && some == values[3..3 + some.len()]);
-            assert_eq!(
-                world.store.failures_of(*id, FailureKind::Panic).unwrap(),
-                failed.iter().copied().collect::<Vec<_>>()
-            );
             let done = job.tasks();
             for task in (0..=TASKS).step_by(3) {
                 let outcome = world.store.outcome_of(*id, task).unwrap();
