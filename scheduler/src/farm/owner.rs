@@ -64,7 +64,7 @@ impl Owner {
                     None => std::future::pending().await,
                 }
             };
-            let room = self.commits.has_room();
+            let listens = self.listens();
             let mut stored = None;
             tokio::select! {
                 count = self.inbox.asks.recv_many(&mut asks, BURST) => {
@@ -72,7 +72,7 @@ impl Owner {
                         return;
                     }
                 }
-                _ = self.inbox.words.recv_many(&mut words, BURST), if room => {}
+                _ = self.inbox.words.recv_many(&mut words, BURST), if listens => {}
                 seq = self.commits.finished() => stored = seq,
                 () = sleep => {}
             }
@@ -101,7 +101,7 @@ impl Owner {
             }
         }
         for _ in 0..BURST {
-            if !self.commits.has_room() {
+            if !self.listens() {
                 break;
             }
             match self.inbox.words.try_recv() {
@@ -109,6 +109,12 @@ impl Owner {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
+    }
+
+    /// Whether what workers say is taken in. A scheduler that is about to stop takes no more: there would be no end of
+    /// what is to be stored before it does, and workers keep what it has not heard.
+    fn listens(&self) -> bool {
+        self.commits.has_room() && self.stopping.as_ref().is_none_or(|stopping| stopping.for_good)
     }
 
     pub(super) fn now(&self) -> Time {
