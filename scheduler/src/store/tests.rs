@@ -12,7 +12,6 @@ use std::sync::Arc;
 use farm_proto::columns::Columns;
 use farm_proto::ids::JobId;
 use farm_proto::job::{Args, JobState};
-use farm_proto::outcome::FailureKind;
 
 use self::world::{SOUND, World, end, outcomes, read_all, row, times};
 use super::{Durability, Record, Times};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use farm_proto::columns::Columns;
 use farm_proto::ids::JobId;
 use farm_proto::job::JobState;
-use farm_proto::outcome::FailureKind;
 use proptest::prelude::*;
 
 use super::world::{SOUND, World, end, outcomes, read_all, row, times};
