@@ -40,7 +40,8 @@ const fn expected(task: u64) -> u64 {
 const TASK: Duration = Duration::from_millis(200);
 /// A worker is lost when so many are done.
 const MIDWAY: u64 = 10;
-/// So many are left for when it has been noticed, and half as many as can be done until then.
+/// So many are left for when it has been noticed, and as many as can be done until then: were the other worker to wait
+/// for what the lost one holds, that would count as lost, too.
 const SPARE: u64 = 15;
 /// What workers do first, to have come to work when they are measured.
 const WARM_UP: u64 = 4;
@@ -129,7 +130,7 @@ impl Busy {
         busy.run(&client, 1).await?;
         busy.rounds = ROUNDS;
         let mut took = Duration::MAX;
-        for _ in 0..3 {
+        for _ in 0..5 {
             took = took.min(busy.run(&client, 1).await?);
         }
         client.close().await;
@@ -158,7 +159,7 @@ impl Busy {
         farm.add_worker(1).await?;
         let client = farm.client().await?;
         self.run(&client, WARM_UP).await?;
-        let meanwhile = 3 * patience.as_nanos() / (2 * TASK.as_nanos());
+        let meanwhile = 2 * patience.as_nanos() / TASK.as_nanos();
         let tasks = MIDWAY + u64::try_from(meanwhile).unwrap_or(u64::MAX) + SPARE;
         let before = client.farm().await?.counts.succeeded;
         let since = Instant::now();
