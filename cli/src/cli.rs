@@ -497,7 +497,7 @@ fn keep(text: &str) -> Result<Keep, String> {
     duration(text).map(|time| Keep(Some(time))).map_err(|help| format!("{help}; or `forever`"))
 }
 
-fn heartbeat(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn heartbeat(text: &str) -> Result<std::time::Duration, String> {
     const LEAST: std::time::Duration = std::time::Duration::from_millis(250);
     let time = duration(text)?;
     if time < LEAST { Err("a heartbeat of less than 250ms takes living workers for dead".to_owned()) } else { Ok(time) }

@@ -14,16 +14,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::reset::{RandomIds, ResetKey};
 
-/// For how long a scheduler bears with a peer that says nothing, unless it is told otherwise: then it is dead.
-/// Keep-alives make a living one speak.
+/// After how long a scheduler gives up a peer that says nothing, unless it is told otherwise. Keep-alives make a living
+/// one speak.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For how long whoever dials would bear with a silent scheduler. The two ends agree on the shorter time (RFC 9000,
 /// section 10.1), so that it is the scheduler's which counts.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Keep-alives go out four times in the idle time-out, so that three of them may be lost, and at least this often:
-/// whoever dials does not know how patient the scheduler is. Were that less patient still, its own keep-alives, which
-/// are answered, would keep the connection.
-const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+/// Keep-alives go out five times in the time after which a peer is given up, so that three of them may be lost, and at
+/// least this often: whoever dials does not know how patient the scheduler is. Were that less patient still, its own
+/// keep-alives, which are answered, would keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Without it the first 2 MB on a new connection wait for delayed acknowledgements (29 ms instead of 2).
 const INITIAL_WINDOW: u64 = 1 << 20;
 /// Where the path allows it, larger datagrams halve the cost per byte. The kernel takes ten of them at once, 65 507
@@ -34,19 +34,22 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Streams that a peer may have open. quinn allocates for all of them at each handshake, so it is no larger than needed.
 const STREAMS: u32 = 128;
 
-/// How connections behave, if a peer that says nothing for `idle` is to be dead.
+/// How connections behave, if a peer that says nothing is to be dead after `idle`, and not much before.
 pub fn config(idle: Duration) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LARGEST_DATAGRAM);
     let mut cubic = CubicConfig::default();
     cubic.initial_window(INITIAL_WINDOW);
-    let millis = VarInt::from_u32(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX));
+    let keep_alive = KEEP_ALIVE.min(idle / 5);
+    // The idle time-out begins anew with the first packet after the peer's last, which is a keep-alive at the latest.
+    let silence = idle.saturating_sub(keep_alive);
+    let millis = VarInt::from_u32(u32::try_from(silence.as_millis()).unwrap_or(u32::MAX));
     let mut config = TransportConfig::default();
     config
         .mtu_discovery_config(Some(mtu))
         .congestion_controller_factory(Arc::new(cubic))
         .max_idle_timeout(Some(millis.into()))
-        .keep_alive_interval(Some(KEEP_ALIVE.min(idle / 4)))
+        .keep_alive_interval(Some(keep_alive))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0));
     Arc::new(config)

@@ -26,7 +26,7 @@ pub struct Options {
     pub durability: Durability,
     /// How long jobs that are over are kept with their results; none for ever.
     pub keep_results: Option<Duration>,
-    /// A peer that says nothing for this long is given up. At least a quarter of a second.
+    /// A peer that says nothing is given up after this long, or up to a fifth earlier. At least a quarter of a second.
     pub heartbeat: Duration,
 }
 

@@ -21,12 +21,13 @@ use farm_client::home::Home;
 use farm_client::job::{Job, JobOptions};
 use farm_client::launch::cores;
 use farm_client::modules::LoadedModule;
+use farm_host::module;
 use farm_link::identity::private_folder;
 use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::{exe, job, print, print_json, tell};
-use crate::cli::Output;
+use crate::cli::{Output, heartbeat};
 use crate::report::Report;
 
 #[derive(Debug, Args)]
@@ -40,12 +41,15 @@ pub(crate) struct BenchArgs {
     /// Tasks of the large jobs. The largest has ten times as many.
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tasks: u64,
-    /// How often everything is measured; medians are printed.
+    /// How often everything is measured; medians are printed, or the worst where that is what is promised.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Measure nothing but this. May be given several times.
     #[arg(long, value_name = "WHAT")]
     only: Vec<Group>,
+    /// After how much silence the farms of this take a worker for lost.
+    #[arg(long, hide = true, default_value = "10s", value_parser = heartbeat, value_name = "TIME")]
+    heartbeat: Duration,
     /// Measure the sandbox alone, for so many milliseconds, and print the calls a second.
     #[arg(long, hide = true, value_name = "MS")]
     sandbox_for: Option<u64>,
@@ -280,6 +284,17 @@ fn disk_usage(folder: &Path) -> std::io::Result<u64> {
         sum += if metadata.is_dir() { disk_usage(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(sum)
+}
+
+/// A module that is written down here.
+fn module_of(text: &str) -> Result<LoadedModule, Report> {
+    let prepared = module::prepare(text.into())?;
+    Ok(LoadedModule { bytes: prepared.bytes.into(), info: prepared.info })
+}
+
+/// The largest value; 0 if there are none.
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 fn median(values: &mut [f64]) -> f64 {

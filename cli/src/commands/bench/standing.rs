@@ -81,16 +81,22 @@ impl<'a> Standing<'a> {
         Ok(took)
     }
 
-    /// Kills the scheduler and starts it again: how long until it listens.
-    pub(super) async fn restart(&mut self) -> Result<Duration, Report> {
+    /// Kills everything, the scheduler first.
+    pub(super) async fn crash(&mut self) -> Result<(), Report> {
         self.scheduler.kill().await?;
-        let since = Instant::now();
+        for mut worker in self.workers.drain(..) {
+            worker.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a scheduler on the state of one that crashed, and waits until it listens.
+    pub(super) async fn start_again(&mut self) -> Result<(), Report> {
         let (scheduler, announced) = scheduler(self.bench, &self.state, self.is_ephemeral).await?;
-        let took = since.elapsed();
         self.scheduler = scheduler;
         self.admin = ticket(&announced.admin_ticket)?;
         self.worker_ticket = ticket(&announced.worker_ticket)?;
-        Ok(took)
+        Ok(())
     }
 
     /// Sends a signal to the last worker.
@@ -133,6 +139,7 @@ async fn scheduler(bench: &Bench, state: &Path, is_ephemeral: bool) -> Result<(C
     let mut command = bench.farm("warm");
     command.args(["scheduler", "--listen", "127.0.0.1:0", "--output", "json", "--end-with-stdin"]);
     command.arg("--state").arg(state);
+    command.arg("--heartbeat").arg(format!("{}ms", bench.args.heartbeat.as_millis()));
     if is_ephemeral {
         command.arg("--ephemeral");
     }
