@@ -110,7 +110,8 @@ fn it_loses_workers_and_no_task() {
 fn it_measures_a_function_of_ones_own_and_says_so_to_people() {
     let world = World::new();
     let m = module(&world, r#"(module (func (export "same") (param i64) (result i64) (local.get 0)))"#);
-    let finished = world.farm(["bench", m, "--function", "same", "--tasks", "500", "--runs", "1"]).succeeds();
+    let finished =
+        world.farm(["bench", m, "--function", "same", "--tasks", "500", "--runs", "1", "--heartbeat", "1s"]).succeeds();
     for part in
         ["sandbox alone, one core", "farm submit --range", "round trip of one task", "p99", "cold", "a queued task"]
     {

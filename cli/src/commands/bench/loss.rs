@@ -84,15 +84,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Figures, Report> {
     }
     farm.end().await?;
     let worst = |costs: &[Cost], of: fn(&Cost) -> f64| most(&costs.iter().map(of).collect::<Vec<_>>());
-    let (noticed, again, work): (fn(&Cost) -> f64, fn(&Cost) -> f64, fn(&Cost) -> f64) =
-        (|cost| milliseconds(cost.noticed), |cost| cost.again as f64, |cost| milliseconds(cost.work));
     Ok(Figures {
-        lost_worker_noticed_ms: worst(&killed, noticed),
-        lost_worker_tasks_again: worst(&killed, again),
-        lost_worker_work_ms: worst(&killed, work),
-        frozen_worker_noticed_ms: worst(&frozen, noticed),
-        frozen_worker_tasks_again: worst(&frozen, again),
-        frozen_worker_work_ms: worst(&frozen, work),
+        lost_worker_noticed_ms: worst(&killed, |cost| milliseconds(cost.noticed)),
+        lost_worker_tasks_again: worst(&killed, |cost| cost.again as f64),
+        lost_worker_work_ms: worst(&killed, |cost| milliseconds(cost.work)),
+        frozen_worker_noticed_ms: worst(&frozen, |cost| milliseconds(cost.noticed)),
+        frozen_worker_tasks_again: worst(&frozen, |cost| cost.again as f64),
+        frozen_worker_work_ms: worst(&frozen, |cost| milliseconds(cost.work)),
         heartbeat,
     })
 }
