@@ -27,6 +27,7 @@ impl Owner {
     ///
     /// One does not exist, as far as the caller knows.
     pub(super) fn needs_of(&self, caller: &Caller, spec: &JobSpec) -> Result<Vec<JobId>, RequestError> {
+        let stays = |job: &JobId| self.jobs.get(job).is_some_and(|record| record.deleting.is_none());
         let mut needs = BTreeSet::new();
         for job in named_by(spec) {
             let record = self.visible(caller, job)?;
@@ -34,7 +35,7 @@ impl Owner {
             if let Args::Subset { job: source, .. } = &spec.args
                 && *source == job
             {
-                needs.extend(record.needs.iter().copied().filter(|job| self.jobs.contains_key(job)));
+                needs.extend(record.needs.iter().copied().filter(|job| stays(job)));
             }
         }
         Ok(needs.into_iter().collect())
