@@ -276,6 +276,9 @@ impl From<SchedulerError> for Report {
             SchedulerError::Corrupt { .. } => {
                 report.hint("`farm admin check` lists all that is wrong; a backup can be put in its place")
             }
+            SchedulerError::Incomplete { .. } => report.hint(
+                "put it back from a backup: `farm admin backup` copies it; or start anew with an empty --state folder",
+            ),
             SchedulerError::NotEmpty { .. } => report.hint("a backup goes into a folder of its own"),
             _ => report,
         }

@@ -68,6 +68,25 @@ pub fn hit(name: &str) {
 #[inline(always)]
 pub fn hit(_name: &str) {}
 
+/// How far ahead a scheduler's clock is: as many seconds as `FARM_CLOCK_AHEAD` says, so that it can be set back for the
+/// next.
+#[cfg(feature = "__failpoints")]
+pub fn clock_ahead() -> std::time::Duration {
+    use std::sync::OnceLock;
+
+    static SECONDS: OnceLock<u64> = OnceLock::new();
+
+    let text = || std::env::var("FARM_CLOCK_AHEAD").ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+    std::time::Duration::from_secs(*SECONDS.get_or_init(text))
+}
+
+/// Nothing, in builds without the feature `__failpoints`.
+#[cfg(not(feature = "__failpoints"))]
+#[inline(always)]
+pub fn clock_ahead() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
 /// A name, and at which hit.
 #[cfg(any(test, feature = "__failpoints"))]
 fn parse(text: &str) -> Option<(String, u64)> {

@@ -8,8 +8,9 @@
 //! A blob is there whole and right, or not at all: it is written under a temporary name while its digest is computed,
 //! and gets its name when that is right and the file is on the disk. Puts of the same blob at the same time do not know
 //! of each other; the last to end replaces the others' equal file. Blobs that no job needs are
-//! [removed](Blobs::remove_unpinned) when they have not been put or asked about for a while. Small blobs also stay in memory, up to a bound, because arguments are cut from
-//! them for every lease.
+//! [removed](Blobs::remove_unpinned) when they have not been put or asked about for a while; those that the store made for
+//! itself, and that nobody else knows of, [at once](Folder::remove_own). Small blobs also stay in memory, up to a bound,
+//! because arguments are cut from them for every lease.
 
 mod cache;
 mod folder;

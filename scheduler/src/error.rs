@@ -38,6 +38,8 @@ pub enum SchedulerError {
         /// Table and row, or what else is wrong where.
         place: String,
     },
+    #[error("{path} is missing, and whoever has a way into this farm has it by that file")]
+    Incomplete { path: PathBuf },
     #[error("{path} is not empty")]
     NotEmpty { path: PathBuf },
     #[error("cannot make a key or a certificate")]

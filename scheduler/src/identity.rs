@@ -10,7 +10,11 @@ pub(crate) mod secret;
 
 use std::time::Duration;
 
+use farm_proto::ids::JobId;
 use farm_proto::ticket::Role;
+
+use crate::SchedulerError;
+use crate::state_dir::{IDENTITY, StateDir};
 
 /// The longest name of a user or worker.
 pub(crate) const MAX_NAME: usize = 64;
@@ -26,6 +30,15 @@ const fn certificate_validity(role: Role) -> Duration {
         Role::Admin | Role::User => Duration::from_secs(365 * 86_400),
         Role::Worker => Duration::from_secs(30 * 86_400),
     }
+}
+
+/// Whether anybody may know a farm by what is in its state folder: its CA and its secret then are as old as the farm, and
+/// to make others would lock everybody out. If not, its first scheduler has died before all of it was made.
+pub(crate) fn in_use(state: &StateDir, last_job: JobId) -> Result<bool, SchedulerError> {
+    let is_there = |name| Ok::<_, SchedulerError>(state.read(name)?.is_some());
+    // In this order they are made.
+    let [ca, secret, admin, worker] = IDENTITY;
+    Ok(last_job > JobId(0) || is_there(admin)? || is_there(worker)? || (is_there(secret)? && !is_there(ca)?))
 }
 
 /// Whether a name is fit for certificates, logs and file names.

@@ -35,6 +35,7 @@
 
 pub mod admin;
 mod blobs;
+mod clock;
 mod error;
 mod farm;
 mod identity;

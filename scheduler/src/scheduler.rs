@@ -16,13 +16,13 @@ use tokio::time::timeout;
 use crate::blobs::Blobs;
 use crate::farm::Farm;
 use crate::farm::owner::Owner;
-use crate::identity::MAX_TICKET;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
+use crate::identity::{self, MAX_TICKET};
 use crate::serve::gone::{self, ErrorQueue};
 use crate::serve::{Ending, Shared, listener};
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, is_full};
 use crate::store::Store;
 use crate::{Options, SchedulerError};
 
@@ -75,19 +75,21 @@ impl Handle {
 
 impl Scheduler {
     /// Locks the state folder, makes or loads the farm's identity, recovers the jobs that are stored, and binds the
-    /// address: from here on, peers that dial are kept waiting until [`run`](Self::run). Writes `admin.ticket` and `worker.ticket` into the state folder.
+    /// address: from here on, peers that dial are kept waiting until [`run`](Self::run). Writes `admin.ticket` and
+    /// `worker.ticket` into the state folder, unless those that are there will do.
     ///
     /// # Errors
     ///
-    /// The folder is another scheduler's, of a newer version, damaged, or cannot be used; or the address cannot be
-    /// listened on.
+    /// The folder is another scheduler's, of a newer version, damaged, incomplete, or cannot be used; or the address
+    /// cannot be listened on.
     pub async fn start(options: Options) -> Result<Self, SchedulerError> {
         let mut state = StateDir::open(&options.state)?;
         // First, as it is what may be refused; and it keeps room for the rest on a disk that is full.
         let (store, writer, recovered) = Store::open(&state, options.durability)?;
         let blobs = Arc::new(Blobs::open(&state, options.max_blob, options.durability)?);
-        let ca = Ca::open(&state)?;
-        let secrets = Secrets::open(&state)?;
+        let used = identity::in_use(&state, recovered.last_job)?;
+        let ca = Ca::open(&state, used)?;
+        let secrets = Secrets::open(&state, used)?;
         let (farm, inbox) = Farm::new();
         let stored = (Arc::clone(&store), writer, recovered);
         let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard())?;
@@ -122,9 +124,35 @@ impl Scheduler {
     fn write_ticket(&self, role: Role) -> Result<(), SchedulerError> {
         let name = format!("{role}.ticket");
         let ticket = self.ticket(role, role.as_str(), MAX_TICKET)?;
-        self.state.write_private(&name, format!("{ticket}\n").as_bytes())?;
-        tracing::info!(path = %self.state.join(&name).display(), "wrote a ticket for a {role}");
+        let path = self.state.join(&name);
+        let found = match self.state.read(&name)?.map(String::from_utf8) {
+            Some(Ok(text)) => text.trim().parse::<Ticket>().ok().filter(|found| self.is_good(found)),
+            _ => None,
+        };
+        if found.as_ref().is_some_and(|found| Ticket { secret: ticket.secret.clone(), ..found.clone() } == ticket) {
+            return Ok(());
+        }
+        match self.state.write_private(&name, format!("{ticket}\n").as_bytes()) {
+            Err(SchedulerError::State { source, .. }) if found.is_some() && is_full(&source) => {
+                tracing::warn!(path = %path.display(), %source, "the ticket for a {role} leads to an earlier address");
+            }
+            result => {
+                result?;
+                tracing::info!(path = %path.display(), "wrote a ticket for a {role}");
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a ticket of an earlier start lets in whom it should, for years to come.
+    fn is_good(&self, ticket: &Ticket) -> bool {
+        let Ticket { role, ca, secret, .. } = ticket;
+        *ca == self.shared.ca.fingerprint()
+            && self
+                .shared
+                .secrets
+                .check_for(secret, MAX_TICKET / 2)
+                .is_ok_and(|bearer| bearer == Caller { role: *role, name: role.as_str().to_owned() })
     }
 
     /// The address that it listens on, with the port that it got.

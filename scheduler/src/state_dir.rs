@@ -73,12 +73,18 @@ impl StateDir {
     }
 
     fn sign(&mut self, holder: &str) -> Result<(), SchedulerError> {
+        let line = format!("{holder}\n");
         let write = |mut lock: &File| {
             lock.rewind()?;
-            lock.set_len(0)?;
-            writeln!(lock, "{holder}")
+            // Over what was there, which needs no room on a full disk.
+            lock.write_all(line.as_bytes())?;
+            lock.set_len(line.len() as u64)
         };
-        write(&self.lock).map_err(state_error(&self.path.join("lock")))
+        match write(&self.lock) {
+            // It is for people. What counts is the lock.
+            Err(error) if is_full(&error) => Ok(()),
+            result => result.map_err(state_error(&self.path.join("lock"))),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -118,6 +124,11 @@ impl StateDir {
             Err(source) => Err(state_error(&path)(source)),
         }
     }
+}
+
+/// Whether it is for want of room that something cannot be written.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 pub(crate) fn state_error(path: &Path) -> impl FnOnce(io::Error) -> SchedulerError {

@@ -6,7 +6,8 @@
 //! farm.sqlite-shm      where in that is what; made anew at each start
 //! farm.mark            how many commits were acknowledged: two slots, written in turn (see `mark`)
 //! farm.ballast         room for deletions on a full disk (see `ballast`)
-//! blobs/…              columns of more than a megabyte, by digest, beside everything else that is there
+//! blobs/…              columns of more than a megabyte, by digest, beside everything else that is there; read-only as
+//!                      long as nobody but the store has put them or asked about them
 //! ```
 //!
 //! A job's outcomes come in batches, numbered from 0 in the order in which they were stored. Four things are done with
@@ -30,7 +31,8 @@
 //!   digests. `open` checks the rows of jobs and their ends, the index by which the outcomes of live jobs are found, and
 //!   that nothing is missing from it. The bytes of results are checked when they are read, and all of them by
 //!   [`admin::check`](crate::admin::check).
-//! * **A full disk loses nothing.** A commit that does not fit is refused as a whole. Deleting works all the same.
+//! * **A full disk loses nothing.** A commit that does not fit is refused as a whole. [Deleting](Writer::delete) works all
+//!   the same, as long as nobody else takes the room that is kept for it.
 //!
 //! # What is not
 //!
@@ -56,7 +58,6 @@ mod writer;
 pub(crate) mod tests;
 
 use std::collections::HashSet;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -67,6 +68,7 @@ use farm_proto::job::{JobSpec, JobState};
 use farm_proto::message::SubmitKey;
 use rusqlite::Connection;
 
+use self::batches::LARGE;
 pub(crate) use self::error::StoreError;
 pub(crate) use self::job_results::{JobResults, Published};
 pub(crate) use self::outcomes::Outcomes;
@@ -81,8 +83,11 @@ use crate::sync::locked;
 
 /// The last batches in memory, in bytes, of all jobs together.
 const RECENT: usize = 16 << 20;
-/// What stays free on the disk, in bytes: nothing is stored that would take of it.
-const RESERVE: u64 = 64 << 10;
+/// What stays free on the disk, in bytes: nothing is stored that would take of it. Enough to open a store, to mark a job
+/// as deleted, and for the smallest steps of deleting it.
+const RESERVE: u64 = 256 << 10;
+/// Pages of the database, in bytes.
+const PAGE: u64 = 4096;
 /// How large a job is that there has to be room for, in bytes.
 const JOB: u64 = 16 << 10;
 /// Connections that are kept for the next read.
@@ -182,13 +187,43 @@ pub(crate) enum Record {
         job: JobId,
         end: JobEnd,
     },
-    /// A job that is to be forgotten, with all that is its own. It need not be there any more.
+    /// A job that is to be forgotten, with all that is its own. It need not be there any more. See [`Writer::delete`].
     Deleted {
         job: JobId,
     },
 }
 
+/// Room on the disk, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    database: u64,
+    /// Blobs.
+    files: u64,
+}
+
+impl std::iter::Sum for Room {
+    fn sum<I: Iterator<Item = Self>>(rooms: I) -> Self {
+        rooms.fold(Self::default(), |sum, room| Self {
+            database: sum.database.saturating_add(room.database),
+            files: sum.files.saturating_add(room.files),
+        })
+    }
+}
+
 impl Record {
+    /// About where it goes; deletions take of what is kept free for them.
+    fn room(&self) -> Room {
+        match self {
+            Self::Batch { outcomes, .. } if outcomes.columns.len() > LARGE => {
+                let columns = outcomes.columns.len();
+                // The rest of a batch is text about its failures.
+                Room { database: (outcomes.weight() - columns) as u64, files: columns as u64 + PAGE }
+            }
+            Self::Deleted { .. } => Room::default(),
+            other => Room { database: other.weight() as u64, files: 0 },
+        }
+    }
+
     /// About how much storing it takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         match self {
@@ -225,18 +260,25 @@ impl Store {
     /// # Errors
     ///
     /// It does not say.
-    pub(crate) fn has_room(&self) -> io::Result<bool> {
-        self.has_room_for(JOB)
+    pub(crate) fn has_room(&self) -> Result<bool, StoreError> {
+        self.read(|connection| self.has_room_for(connection, Room { database: JOB, files: 0 }))
     }
 
-    /// Whether the disk has room for so many bytes, twice: in the log, and in the database when the log is written back,
-    /// as all that is in the log already has to be. A log that cannot be written back can neither begin again, and then
-    /// not even a deletion finds room.
-    fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
-        let log = std::fs::metadata(self.path.with_extension("sqlite-wal")).map_or(0, |file| file.len());
-        let needed = bytes.saturating_mul(2).saturating_add(log).saturating_add(RESERVE);
-        let disk = rustix::fs::statvfs(&self.folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= needed)
+    /// Whether the disk has room for that; for what is in the database twice: in the log, and in the database when the
+    /// log is written back, as all that is in the log already has to be. A log that cannot be written back can neither
+    /// begin again, and then not even a deletion finds room.
+    fn has_room_for(&self, connection: &Connection, room: Room) -> Result<bool, StoreError> {
+        let number = |pragma| connection.pragma_query_value(None, pragma, |row| rows::number(row, 0));
+        let pages = || Ok((number("page_count")?, number("freelist_count")?));
+        let (all, free) = pages().map_err(StoreError::of(&self.path))?;
+        let io = StoreError::io(&self.path);
+        let length = std::fs::metadata(&self.path).map_err(&io)?.len();
+        let unwritten = all.saturating_mul(PAGE).saturating_sub(length);
+        let grows = room.database.saturating_sub(free.saturating_mul(PAGE));
+        let parts = [room.database, grows, unwritten, room.files, RESERVE];
+        let disk = rustix::fs::statvfs(&self.folder).map_err(|error| io(error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Ok(parts.into_iter().fold(0, u64::saturating_add) <= free)
     }
 
     /// The blobs that jobs need: see [`Blobs::remove_unpinned`](crate::blobs::Blobs::remove_unpinned).

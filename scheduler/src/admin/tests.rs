@@ -12,7 +12,7 @@ use super::{backup, check, gc, gc_older_than};
 use crate::SchedulerError;
 use crate::blobs::{Blobs, path_in};
 use crate::state_dir::IDENTITY;
-use crate::store::tests::world::{SOUND, World, open_state, outcomes, read_all, row, times};
+use crate::store::tests::world::{SOUND, World, open_state, outcomes, put, read_all, row, times};
 use crate::store::{Durability, Record, Store};
 
 fn identity(world: &World) {
@@ -25,7 +25,7 @@ async fn a_copy_of_a_running_farm_is_a_farm() {
     identity(&world);
     let results = world.accept(row(1, 100));
     let unpinned = b"nobody's";
-    world.blobs().write(&Digest::of(unpinned), unpinned).unwrap();
+    put(&world.blobs(), unpinned);
     for n in 0..10 {
         let size = if n == 3 { 2 << 20 } else { 10 };
         let outcomes = outcomes(n..n + 1, size, &[]);
@@ -73,14 +73,11 @@ fn a_copy_without_a_needed_blob_is_none() {
 #[test]
 fn what_jobs_need_stays_and_what_is_new() {
     let mut world = World::new(Durability::Synced);
-    let blobs = ["an input", "a chunk", "another", "nobody's"].map(|text| (Digest::of(text.as_bytes()), text));
-    for (digest, text) in &blobs {
-        world.blobs().write(digest, text.as_bytes()).unwrap();
-    }
+    let blobs = ["an input", "a chunk", "another", "nobody's"].map(|text| put(&world.blobs(), text.as_bytes()));
     let mut row = row(1, 5);
     let spec = Arc::make_mut(&mut row.spec);
-    spec.inputs = vec![Input { path: "x".to_owned(), digest: blobs[0].0, size: 8 }];
-    let chunk = |index: usize| ArgChunk { digest: blobs[index].0, count: 1, size: 7 };
+    spec.inputs = vec![Input { path: "x".to_owned(), digest: blobs[0], size: 8 }];
+    let chunk = |index: usize| ArgChunk { digest: blobs[index], count: 1, size: 7 };
     spec.args = Args::Chunks(vec![chunk(1), chunk(2)]);
     world.accept(row);
     assert!(matches!(gc(world.path()), Err(SchedulerError::InUse { .. })));

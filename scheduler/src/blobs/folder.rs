@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -16,6 +17,11 @@ use crate::Durability;
 use crate::SchedulerError;
 use crate::state_dir::{StateDir, state_error};
 use crate::sync::locked;
+
+/// Permissions of a file that the store made for itself, and that nobody else has put or asked about since.
+const OWN: u32 = 0o400;
+/// Permissions of all others.
+const SHARED: u32 = 0o600;
 
 /// Where blobs are. Clones are the same place.
 #[derive(Debug, Clone)]
@@ -38,11 +44,9 @@ impl Folder {
     /// Drops what an earlier scheduler was receiving when it ended.
     pub(crate) fn clear_new(&self) -> Result<(), SchedulerError> {
         let new = self.new_path();
-        let clear = || {
-            fs::remove_dir_all(&new)?;
-            private_folder(&new)
-        };
-        clear().map_err(state_error(&new))
+        // The folder itself stays: a full disk may have no room for another.
+        let mut files = entries(&new).map_err(state_error(&new))?.into_iter();
+        files.try_for_each(|file| fs::remove_file(file.path())).map_err(state_error(&new))
     }
 
     pub(crate) fn new_path(&self) -> PathBuf {
@@ -86,11 +90,53 @@ impl Folder {
         Ok(())
     }
 
-    /// Stores a blob that is all there.
-    pub(crate) fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+    /// Stores a blob that is all there, for the store itself. Whether it was not there before.
+    pub(crate) fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<bool> {
+        if self.renew(digest, bytes.len() as u64) {
+            return Ok(false);
+        }
         let mut file = self.new_file()?;
         file.as_file_mut().write_all(bytes)?;
-        self.keep(file, digest)
+        file.as_file().set_permissions(fs::Permissions::from_mode(OWN))?;
+        self.keep(file, digest)?;
+        Ok(true)
+    }
+
+    /// Whether a blob of that size is there; it counts as new from now on.
+    fn renew(&self, digest: &Digest, size: u64) -> bool {
+        let path = self.path(digest);
+        let _moving = locked(&self.moving);
+        let renew = || {
+            let file = File::open(&path)?;
+            if file.metadata()?.len() != size {
+                return Ok(false);
+            }
+            file.set_modified(SystemTime::now())?;
+            if self.durability == Durability::Synced {
+                // Whoever gave it its name may have died before that was on the disk.
+                File::open(path.parent().unwrap_or(&self.path))?.sync_all()?;
+            }
+            io::Result::Ok(true)
+        };
+        // Where this cannot be done, it is written again.
+        renew().unwrap_or(false)
+    }
+
+    /// Removes a blob if the store made it for itself, and nobody else has put it or asked about it since.
+    pub(crate) fn remove_own(&self, digest: &Digest) -> io::Result<bool> {
+        let path = self.path(digest);
+        let _moving = locked(&self.moving);
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(file) if file.permissions().mode() & 0o777 != OWN => Ok(false),
+            Ok(_) => fs::remove_file(&path).map(|()| true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether [`Self::remove_own`] would remove it.
+    pub(crate) fn is_own(&self, digest: &Digest) -> bool {
+        fs::metadata(self.path(digest)).is_ok_and(|file| file.permissions().mode() & 0o777 == OWN)
     }
 
     /// A whole blob, as the file has it; none if it is not there.
@@ -102,13 +148,18 @@ impl Folder {
         }
     }
 
-    /// The size of a blob, if it is there; it counts as new from now on.
+    /// The size of a blob, if it is there; it counts as new from now on, and as everybody's.
     pub(crate) fn touch(&self, digest: &Digest) -> Option<u64> {
         let _moving = locked(&self.moving);
         let file = File::open(self.path(digest)).ok()?;
         // Where a time cannot be set, that of the file's last change has to do.
         let _ = file.set_modified(SystemTime::now());
-        Some(file.metadata().ok()?.len())
+        let found = file.metadata().ok()?;
+        if found.permissions().mode() & 0o777 == OWN {
+            // A blob that may be gone in a moment is none.
+            file.set_permissions(fs::Permissions::from_mode(SHARED)).ok()?;
+        }
+        Some(found.len())
     }
 
     /// Removes a blob if it is older than `older_than`: how many bytes that freed.

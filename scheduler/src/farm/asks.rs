@@ -9,11 +9,12 @@ use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::JobStatus;
 use farm_proto::message::{FarmStatus, RequestError, SchedulerControl, WorkerStatus};
 
-use super::jobs::{JobRecord, new_job, unix_ms};
+use super::jobs::{JobRecord, new_job};
 use super::owner::{Owner, Stopping};
 use super::{Ask, Reply, Source, Submission};
+use crate::clock::unix_ms;
 use crate::identity::caller::Caller;
-use crate::store::{JobResults, JobRow, Record};
+use crate::store::{JobResults, JobRow};
 
 impl Owner {
     pub(super) fn answer(&mut self, ask: Ask) {
@@ -48,7 +49,7 @@ impl Owner {
             }
             Ask::Cancel { caller, job, reply } => self.cancel(&caller, job, reply),
             Ask::Jobs { caller, reply } => {
-                let visible = self.jobs.iter().filter(|(_, record)| caller.may_see(&record.owner));
+                let visible = self.jobs.iter().filter(|(_, record)| record.is_visible(&caller));
                 let statuses = visible.filter_map(|(&job, record)| Some(record.status(self.core.job(job)?)));
                 let _ = reply.send(Ok(statuses.collect()));
             }
@@ -59,9 +60,10 @@ impl Owner {
         }
     }
 
-    /// A job, if there is one that the caller may see. To others it does not exist.
+    /// A job, if there is one that the caller may see. To others it does not exist, and to nobody while it is being
+    /// deleted.
     pub(super) fn visible(&self, caller: &Caller, job: JobId) -> Result<&JobRecord, RequestError> {
-        let record = self.jobs.get(&job).filter(|record| caller.may_see(&record.owner));
+        let record = self.jobs.get(&job).filter(|record| record.is_visible(caller));
         record.ok_or(RequestError::NoSuchJob(job))
     }
 
@@ -161,14 +163,45 @@ impl Owner {
     }
 
     fn delete(&mut self, caller: &Caller, job: JobId, reply: Reply<()>) {
+        if let Some(record) = self.jobs.get_mut(&job).filter(|record| caller.may_see(&record.owner))
+            && let Some(deleters) = &mut record.deleting
+        {
+            // Somebody was faster; what comes of that is the answer to both.
+            deleters.push(reply);
+            return;
+        }
         match self.deletable(caller, job) {
             Ok(()) => {
-                tracing::info!(%job, by = %caller, "job deleted");
-                self.forget(job);
-                self.commits.add_for(Record::Deleted { job }, reply);
-                self.retention.look_at_blobs();
+                tracing::info!(%job, by = %caller, "job is to be deleted");
+                self.begin_to_delete(job, Some(reply));
             }
             Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Deletes a job that is over and that no other needs. Nobody sees it from now on, unless that fails.
+    pub(super) fn begin_to_delete(&mut self, job: JobId, reply: Option<Reply<()>>) {
+        if let Some(record) = self.jobs.get_mut(&job) {
+            record.deleting = Some(reply.into_iter().collect());
+            self.commits.delete(job);
+        }
+    }
+
+    /// Forgets jobs whose deletion is stored, and leaves those as they were whose deletion could not be.
+    pub(super) fn end_deletions(&mut self) {
+        for (job, refused) in self.commits.deleted() {
+            let deleters = self.jobs.get_mut(&job).and_then(|record| record.deleting.take());
+            match &refused {
+                Some(reason) => tracing::warn!(%job, reason, "job cannot be deleted"),
+                None => {
+                    tracing::info!(%job, "job deleted");
+                    self.forget(job);
+                    self.retention.look_at_blobs();
+                }
+            }
+            for reply in deleters.into_iter().flatten() {
+                let _ = reply.send(refused.clone().map_or(Ok(()), |reason| Err(RequestError::Storage(reason))));
+            }
         }
     }
 
@@ -183,7 +216,7 @@ impl Owner {
     }
 
     /// Drops what is known of a job that is over.
-    pub(super) fn forget(&mut self, job: JobId) {
+    fn forget(&mut self, job: JobId) {
         if let Some(record) = self.jobs.remove(&job) {
             self.keys.remove(&(record.owner, record.key));
         }

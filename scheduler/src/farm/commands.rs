@@ -10,8 +10,8 @@ use farm_proto::job::JobState;
 use farm_proto::message::{Lease, SchedulerControl};
 
 use super::Order;
-use super::jobs::{unix_ms, unix_ns};
 use super::owner::Owner;
+use crate::clock::{unix_ms, unix_ns};
 use crate::store::{JobEnd, Outcomes, Record, Times};
 
 impl Owner {

@@ -5,22 +5,29 @@
 //! store is [ephemeral](crate::Durability::Ephemeral) waits for no disk, and writes a little on the spot: two changes of
 //! thread would cost more.
 //!
-//! If the disk is full, what is to be stored stays and is tried again every [`RETRY`]; meanwhile no job is accepted and
-//! no more results are taken in than there is [room](Commits::has_room) for, so that nothing accepted is lost.
+//! If the disk is full, what is to be stored stays and is tried again every [`RETRY`], in smaller parts; meanwhile no job
+//! is accepted and no more results are taken in than there is [room](Commits::has_room) for, so that nothing accepted is
+//! lost.
+//!
+//! Deletions are what makes room. They are no facts of the core, wait behind none, and have a transaction of their own,
+//! at once, whatever is stuck: a job that is over has nothing that is not yet stored.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::FactSeq;
 use farm_link::failpoint;
-use farm_proto::message::RequestError;
+use farm_proto::ids::{Digest, JobId};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Reply;
 use crate::Durability;
-use crate::store::{Record, StoreError, Writer};
+use crate::store::{Record, StoreError, Writer, rows};
 
 /// Up to this many bytes are written on the spot where nobody waits for the disk.
 const ON_THE_SPOT: usize = 256 << 10;
@@ -29,6 +36,8 @@ const ROOM: usize = 32 << 20;
 /// One transaction takes about this many bytes, so that it can be done again if it fails, and that others need not wait
 /// for it too long.
 const AT_ONCE: usize = 16 << 20;
+/// And no fewer than this, when it was tried with more on a full disk: what fits is stored.
+const AT_LEAST: usize = 256 << 10;
 /// How long after a failed write it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,6 +51,12 @@ pub(super) struct Commits {
     writer: Option<Writer>,
     under_way: Option<JoinHandle<Written>>,
     waiting: Pending,
+    /// Jobs that are to be deleted next.
+    deletions: Vec<JobId>,
+    /// Jobs whose deletion is over, and the reason if it was refused.
+    deleted: Vec<(JobId, Option<String>)>,
+    /// About so many bytes are for the next transaction.
+    at_once: usize,
     /// The bytes of what waits and of what is under way.
     weight: usize,
     stored: FactSeq,
@@ -55,19 +70,24 @@ pub(super) struct Commits {
 struct Pending {
     /// In order.
     records: Vec<Record>,
-    /// For each of them, the fact that is stored with it: none if more of that fact comes, or it is of no fact.
+    /// For each of them, the fact that is stored with it: none if more of that fact comes.
     seqs: Vec<Option<FactSeq>>,
-    /// Who is to be told when everything up to that many of the records is written.
-    waiters: Vec<(usize, Reply<()>)>,
+}
+
+/// What was to be done on another thread.
+#[derive(Debug)]
+enum Work {
+    Facts { pending: Pending, weight: usize },
+    Delete(Vec<JobId>),
+    Tidy,
 }
 
 /// What a commit on another thread gives back.
 #[derive(Debug)]
 struct Written {
     writer: Writer,
-    pending: Pending,
+    work: Work,
     result: Result<(), StoreError>,
-    weight: usize,
     /// Whether there may be something left to tidy up, if that is known.
     untidy: Option<bool>,
     _lock: Arc<File>,
@@ -87,6 +107,9 @@ impl Commits {
             writer: Some(writer),
             under_way: None,
             waiting: Pending::default(),
+            deletions: Vec::new(),
+            deleted: Vec::new(),
+            at_once: AT_ONCE,
             weight: 0,
             stored: FactSeq::default(),
             trouble: None,
@@ -106,15 +129,14 @@ impl Commits {
         }
     }
 
-    /// Adds something that is no fact of the core, and says when it is written.
-    pub(super) fn add_for(&mut self, record: Record, reply: Reply<()>) {
-        self.push(record);
-        self.waiting.waiters.push((self.waiting.records.len(), reply));
+    /// Deletes a job that is over, and as such stored. What comes of it is told by [`Self::deleted`].
+    pub(super) fn delete(&mut self, job: JobId) {
+        self.deletions.push(job);
     }
 
-    /// Adds something that nobody waits for.
-    pub(super) fn add_quietly(&mut self, record: Record) {
-        self.push(record);
+    /// Jobs whose deletion is over since this was last asked: whether they are gone, or why they are not.
+    pub(super) fn deleted(&mut self) -> Vec<(JobId, Option<String>)> {
+        std::mem::take(&mut self.deleted)
     }
 
     fn push(&mut self, record: Record) {
@@ -130,7 +152,17 @@ impl Commits {
 
     /// Whether everything is written.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way.is_none() && self.waiting.records.is_empty()
+        self.under_way.is_none() && self.waiting.records.is_empty() && self.deletions.is_empty()
+    }
+
+    /// The blobs of jobs that wait to be stored, none of which are pinned yet; none while something is under way, when
+    /// that is not known.
+    pub(super) fn unpinned(&self) -> Option<HashSet<Digest>> {
+        let blobs = self.waiting.records.iter().filter_map(|record| match record {
+            Record::Accepted(row) => Some(rows::blobs_of(&row.spec)),
+            _ => None,
+        });
+        self.under_way.is_none().then(|| blobs.flatten().collect())
     }
 
     /// The last fact that is stored.
@@ -152,6 +184,10 @@ impl Commits {
     /// Writes what has collected. Returns the last fact that is stored now, if that is news. To be called again until
     /// it is not: what is stored makes the core want more to be stored.
     pub(super) fn commit(&mut self) -> Option<FactSeq> {
+        if !self.deletions.is_empty() {
+            self.delete_jobs();
+            return None;
+        }
         if self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.again) {
             return None;
         }
@@ -160,7 +196,7 @@ impl Commits {
             return None;
         }
         let mut writer = self.writer.take()?;
-        let (pending, weight) = self.waiting.take(AT_ONCE);
+        let (pending, weight) = self.waiting.take(self.at_once);
         let _lock = Arc::clone(&self.lock);
         let write = move || {
             let points = points_of(&pending.records);
@@ -168,7 +204,7 @@ impl Commits {
             let result = writer.commit(&pending.records);
             points.iter().for_each(|(_, after)| failpoint::hit(after));
             let untidy = (!writer.is_tidy()).then_some(true);
-            Written { writer, pending, result, weight, untidy, _lock }
+            Written { writer, work: Work::Facts { pending, weight }, result, untidy, _lock }
         };
         if self.durability == Durability::Ephemeral && weight <= ON_THE_SPOT {
             return self.take_back(write());
@@ -187,7 +223,20 @@ impl Commits {
         self.under_way = Some(tokio::task::spawn_blocking(move || {
             let tidied = writer.tidy();
             let untidy = Some(tidied.as_ref().is_ok_and(|more| *more));
-            Written { writer, pending: Pending::default(), result: tidied.map(drop), weight: 0, untidy, _lock }
+            Written { writer, work: Work::Tidy, result: tidied.map(drop), untidy, _lock }
+        }));
+    }
+
+    /// Begins with the deletions that wait, unless something else is under way.
+    fn delete_jobs(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        let jobs = std::mem::take(&mut self.deletions);
+        // Facts that are stuck need the room now.
+        let tight = self.trouble.is_some();
+        let _lock = Arc::clone(&self.lock);
+        self.under_way = Some(tokio::task::spawn_blocking(move || {
+            let result = writer.delete(&jobs, tight);
+            Written { writer, work: Work::Delete(jobs), result, untidy: Some(true), _lock }
         }));
     }
 
@@ -209,43 +258,55 @@ impl Commits {
     }
 
     fn take_back(&mut self, written: Written) -> Option<FactSeq> {
-        let Written { writer, mut pending, result, weight, untidy, _lock } = written;
+        let Written { writer, work, result, untidy, _lock } = written;
         self.writer = Some(writer);
         self.untidy = untidy.unwrap_or(self.untidy);
-        if pending.records.is_empty() {
-            if let Err(error) = result {
-                tracing::warn!(%error, "what deleted jobs left stays for now");
+        match work {
+            Work::Facts { pending, weight } => return self.facts_written(pending, weight, result),
+            Work::Delete(jobs) => {
+                if let (Ok(()), Some(trouble)) = (&result, &mut self.trouble) {
+                    trouble.again = Instant::now();
+                }
+                let refused = result.err().map(|error| error.to_string());
+                self.deleted.extend(jobs.into_iter().map(|job| (job, refused.clone())));
             }
-            return None;
+            Work::Tidy => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "what deleted jobs left stays for now");
+                }
+            }
         }
+        None
+    }
+
+    fn facts_written(
+        &mut self,
+        mut pending: Pending,
+        weight: usize,
+        result: Result<(), StoreError>,
+    ) -> Option<FactSeq> {
         if let Err(error) = result {
-            if self.trouble.is_none() {
-                tracing::error!(%error, "cannot store anything: taking no jobs, trying again every second");
+            if weight > AT_LEAST && self.at_once > AT_LEAST && matches!(error, StoreError::Full { .. }) {
+                // There may be room for some of it.
+                self.at_once = (self.at_once / 4).max(AT_LEAST);
+            } else {
+                if self.trouble.is_none() {
+                    tracing::error!(%error, "cannot store anything: taking no jobs, trying again every second");
+                }
+                self.trouble = Some(Trouble { reason: error.to_string(), again: Instant::now() + RETRY });
             }
-            self.trouble = Some(Trouble { reason: error.to_string(), again: Instant::now() + RETRY });
             pending.append(std::mem::take(&mut self.waiting));
             self.waiting = pending;
             return None;
         }
         self.weight -= weight;
+        self.at_once = (self.at_once * 2).min(AT_ONCE);
         if self.trouble.take().is_some() {
             tracing::info!("things can be stored again");
-        }
-        for (_, reply) in pending.waiters {
-            let _ = reply.send(Ok(()));
         }
         let last = pending.seqs.iter().rev().find_map(|seq| *seq)?;
         self.stored = last;
         Some(last)
-    }
-
-    /// Tells those who wait for something to be written that it cannot be. It is tried again all the same.
-    pub(super) fn refuse_waiters(&mut self) {
-        if let Some(Trouble { reason, .. }) = &self.trouble {
-            for (_, reply) in self.waiting.waiters.drain(..) {
-                let _ = reply.send(Err(RequestError::Storage(reason.clone())));
-            }
-        }
     }
 }
 
@@ -264,18 +325,12 @@ impl Pending {
         let records = std::mem::replace(&mut self.records, rest);
         let rest = self.seqs.split_off(taken);
         let seqs = std::mem::replace(&mut self.seqs, rest);
-        let (waiters, later) =
-            std::mem::take(&mut self.waiters).into_iter().partition::<Vec<_>, _>(|(after, _)| *after <= taken);
-        self.waiters = later;
-        self.waiters.iter_mut().for_each(|(after, _)| *after -= taken);
-        (Self { records, seqs, waiters }, weight)
+        (Self { records, seqs }, weight)
     }
 
     fn append(&mut self, mut later: Self) {
-        let offset = self.records.len();
         self.records.append(&mut later.records);
         self.seqs.append(&mut later.seqs);
-        self.waiters.extend(later.waiters.into_iter().map(|(after, reply)| (after + offset, reply)));
     }
 }
 

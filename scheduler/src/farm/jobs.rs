@@ -10,6 +10,7 @@ use farm_proto::job::{Args, JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::SubmitKey;
 
 use super::Reply;
+use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::store::{JobEnd, JobResults, JobRow};
 
@@ -41,6 +42,8 @@ pub(super) struct JobRecord {
     pub(super) accepted: bool,
     /// Who waits for the job to be accepted.
     pub(super) submitters: Vec<Reply<Arc<JobResults>>>,
+    /// Set while it is being deleted: who waits for that. It is over, and nobody sees it.
+    pub(super) deleting: Option<Vec<Reply<()>>>,
     /// Who waits for it to have been cancelled.
     pub(super) cancellers: Vec<Reply<JobStatus>>,
 }
@@ -82,8 +85,14 @@ impl JobRecord {
             progress: BTreeMap::new(),
             accepted: false,
             submitters: Vec::new(),
+            deleting: None,
             cancellers: Vec::new(),
         }
+    }
+
+    /// Whether there is such a job, as far as the caller is to know.
+    pub(super) fn is_visible(&self, caller: &Caller) -> bool {
+        self.deleting.is_none() && caller.may_see(&self.owner)
     }
 
     pub(super) fn status(&self, view: JobView) -> JobStatus {
@@ -164,14 +173,3 @@ pub(super) fn new_job(row: &JobRow) -> NewJob {
 
 /// Jobs by id.
 pub(super) type Jobs = BTreeMap<JobId, JobRecord>;
-
-/// Milliseconds since the Unix epoch, by the system's clock, which may be set.
-pub(super) fn unix_ms() -> u64 {
-    unix_ns() / 1_000_000
-}
-
-/// Nanoseconds since the Unix epoch, likewise.
-pub(super) fn unix_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}

@@ -86,7 +86,7 @@ impl Owner {
             while let Some(seq) = stored.take().or_else(|| self.commits.commit()) {
                 self.tell(Event::Persisted { seq }, None);
             }
-            self.commits.refuse_waiters();
+            self.end_deletions();
             self.acknowledge();
             self.stopped();
         }

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::jobs::unix_ms;
 use super::owner::Owner;
-use crate::store::Record;
+use crate::clock::unix_ms;
 
 /// How often it is looked for jobs whose time is over, at least.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -45,6 +44,13 @@ impl Retention {
     }
 }
 
+/// Whether what ended then has been kept for long enough. By a clock that was set back, things are kept longer.
+fn is_over(ended_ms: Option<u64>, keep: Duration, now_ms: u64) -> bool {
+    let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+    // Not by subtracting from now: what is kept for longer than since the epoch is not over.
+    ended_ms.and_then(|ended| ended.checked_add(keep)).is_some_and(|until| until <= now_ms)
+}
+
 impl Owner {
     /// Deletes what has been kept for long enough.
     pub(super) fn retain(&mut self) {
@@ -54,24 +60,21 @@ impl Owner {
         }
         let pause = self.retention.keep.map_or(SWEEP, |keep| SWEEP.min(keep / 4)).max(Duration::from_millis(200));
         self.retention.next_sweep = now.checked_add(pause);
-        if self.stopping.is_some() || self.commits.trouble().is_some() {
+        if self.stopping.is_some() {
             return;
         }
         if let Some(keep) = self.retention.keep {
-            let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-            // A clock that was set back only keeps things longer.
-            let over = unix_ms().saturating_sub(keep);
+            let now_ms = unix_ms();
             let ended = self.jobs.iter().filter(|(job, record)| {
-                record.ended_ms.is_some_and(|ended| ended <= over)
+                record.deleting.is_none()
+                    && is_over(record.ended_ms, keep, now_ms)
                     && self.core.job(**job).is_some_and(|view| view.state.is_final())
             });
             let ended: Vec<_> = ended.map(|(&job, _)| job).collect();
             for job in ended {
                 if self.needed_by(job).is_none() {
-                    tracing::info!(%job, "job deleted: its results were kept for long enough");
-                    self.forget(job);
-                    self.commits.add_quietly(Record::Deleted { job });
-                    self.retention.blobs_stale = true;
+                    tracing::info!(%job, "results were kept for long enough");
+                    self.begin_to_delete(job, None);
                 }
             }
         }
@@ -80,22 +83,41 @@ impl Owner {
 
     fn remove_blobs(&mut self, now: Instant) {
         let is_removing = self.retention.removing.as_ref().is_some_and(|removing| !removing.is_finished());
-        if !self.retention.blobs_stale || now < self.retention.next_blobs || is_removing || !self.commits.is_idle() {
+        if !self.retention.blobs_stale || now < self.retention.next_blobs || is_removing {
             return;
         }
+        let Some(unpinned) = self.commits.unpinned() else { return };
         self.retention.blobs_stale = false;
         self.retention.next_blobs = now + BLOBS;
         let (store, blobs) = (Arc::clone(&self.store), Arc::clone(&self.blobs));
         self.retention.removing = Some(tokio::task::spawn_blocking(move || {
             // Of jobs that come while this runs, the blobs are new or were just looked at.
             let Some(older_than) = SystemTime::now().checked_sub(NEW) else { return };
-            let removed = store
-                .pinned()
-                .map_err(|error| error.to_string())
-                .and_then(|pins| blobs.remove_unpinned(&pins, older_than).map_err(|error| error.to_string()));
+            let removed = store.pinned().map_err(|error| error.to_string()).and_then(|mut pins| {
+                pins.extend(unpinned);
+                blobs.remove_unpinned(&pins, older_than).map_err(|error| error.to_string())
+            });
             if let Err(error) = removed {
                 tracing::warn!(error, "blobs that no job names stay for now");
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_things_longer() {
+        let week = Duration::from_secs(7 * 86_400);
+        let ended = 1_700_000_000_000;
+        let week_ms = 7 * 86_400_000;
+        let over = |now| is_over(Some(ended), week, now);
+        assert_eq!([ended + week_ms - 1, ended + week_ms].map(over), [false, true]);
+        assert_eq!([0, 1, ended - week_ms, ended - 1, ended].map(over), [false; 5]);
+        assert!(!is_over(None, Duration::ZERO, u64::MAX), "it goes on");
+        assert!(is_over(Some(ended), Duration::ZERO, ended));
+        assert!(!is_over(Some(ended), Duration::MAX, u64::MAX - 1));
     }
 }

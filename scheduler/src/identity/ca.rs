@@ -36,12 +36,14 @@ pub(crate) struct Ca {
 }
 
 impl Ca {
-    /// Loads the CA from the state folder, or makes it.
-    pub(crate) fn open(state: &StateDir) -> Result<Self, SchedulerError> {
-        if state.read(FILE)?.is_none() {
-            return Self::make(state);
-        }
+    /// Loads the CA from the state folder, or makes it if the farm has not been [used](super::in_use).
+    pub(crate) fn open(state: &StateDir, used: bool) -> Result<Self, SchedulerError> {
         let path = state.join(FILE);
+        match state.read(FILE)? {
+            None if used => return Err(SchedulerError::Incomplete { path }),
+            None => return Self::make(state),
+            Some(_) => {}
+        }
         let foreign =
             || SchedulerError::Foreign { path: path.clone(), expected: "the certificate and key of a farm's CA" };
         let Identity { chain, key } = Identity::load(&path).ok_or_else(foreign)?;
@@ -152,19 +154,19 @@ mod tests {
     fn a_ca_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        let made = Ca::open(&state).unwrap();
-        let loaded = Ca::open(&state).unwrap();
+        let made = Ca::open(&state, false).unwrap();
+        let loaded = Ca::open(&state, false).unwrap();
         assert_eq!(made.fingerprint(), loaded.fingerprint());
         loaded.server_config().unwrap();
         std::fs::write(state.join(FILE), "rubbish").unwrap();
-        assert!(matches!(Ca::open(&state), Err(SchedulerError::Foreign { .. })));
+        assert!(matches!(Ca::open(&state, false), Err(SchedulerError::Foreign { .. })));
     }
 
     #[test]
     fn a_certificate_says_what_the_ticket_said_and_not_what_the_request_asks_for() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        let ca = Ca::open(&state).unwrap();
+        let ca = Ca::open(&state, false).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut greedy = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
         let boss = "farm:admin/mallory".try_into().unwrap();

@@ -13,7 +13,7 @@
 //! in base64 with the alphabet for URLs. Non-goals: use once, and revocation of a single ticket. A new `secret.key`
 //! revokes all.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +23,7 @@ use rustls::crypto::ring;
 use super::caller::Caller;
 use super::{MAX_TICKET, is_name};
 use crate::SchedulerError;
+use crate::clock::unix_ms;
 use crate::error::TicketRefused;
 use crate::state_dir::StateDir;
 
@@ -54,13 +55,16 @@ pub(crate) enum SecretRefused {
 }
 
 impl Secrets {
-    /// Loads the key, or makes one.
-    pub(crate) fn open(state: &StateDir) -> Result<Self, SchedulerError> {
+    /// Loads the key, or makes one if the farm has not been [used](super::in_use).
+    pub(crate) fn open(state: &StateDir, used: bool) -> Result<Self, SchedulerError> {
         if let Some(bytes) = state.read(FILE)? {
             let key = bytes
                 .try_into()
                 .map_err(|_| SchedulerError::Foreign { path: state.join(FILE), expected: "a key of 32 bytes" })?;
             return Ok(Self { key });
+        }
+        if used {
+            return Err(SchedulerError::Incomplete { path: state.join(FILE) });
         }
         let key = random()?;
         state.write_private(FILE, &key)?;
@@ -96,6 +100,11 @@ impl Secrets {
 
     /// Whom a secret lets in.
     pub(crate) fn check(&self, secret: &str) -> Result<Caller, SecretRefused> {
+        self.check_for(secret, Duration::ZERO)
+    }
+
+    /// Whom a secret lets in now, and will in `ahead` from now.
+    pub(crate) fn check_for(&self, secret: &str, ahead: Duration) -> Result<Caller, SecretRefused> {
         let bytes = URL_SAFE_NO_PAD.decode(secret).map_err(|_| SecretRefused::Wrong)?;
         let (claim, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or(SecretRefused::Wrong)?;
         // Compared in constant time: `blake3::Hash` does so.
@@ -103,7 +112,7 @@ impl Secrets {
             return Err(SecretRefused::Wrong);
         }
         let (caller, expiry) = parse(claim).ok_or(SecretRefused::Wrong)?;
-        match unix_now().checked_sub(expiry) {
+        match (unix_now() + ahead.as_secs()).checked_sub(expiry) {
             None | Some(0) => Ok(caller),
             Some(ago) => Err(SecretRefused::Expired(ago)),
         }
@@ -138,7 +147,7 @@ fn random<const N: usize>() -> Result<[u8; N], SchedulerError> {
 
 /// Seconds since the Unix epoch.
 pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    unix_ms() / 1000
 }
 
 #[cfg(test)]

@@ -15,9 +15,6 @@ use super::schema::CHECKPOINT_PAGES;
 pub(crate) const NAME: &str = "farm.ballast";
 /// Enough for the database to take back its log, and for the pages that the shortest steps of a deletion write, in bytes.
 const SIZE: u64 = CHECKPOINT_PAGES as u64 * 4096 + (512 << 10);
-/// With less room than this, in bytes, nothing can be opened without throwing it overboard.
-const SCARCE: u64 = 256 << 10;
-
 #[derive(Debug)]
 pub(super) struct Ballast {
     folder: PathBuf,
@@ -52,9 +49,9 @@ impl Ballast {
         Ok(())
     }
 
-    /// Throws it overboard if there is hardly any room.
+    /// Throws it overboard if there is hardly any room to open a store.
     pub(super) fn drop_if_scarce(&self) -> io::Result<()> {
-        if self.room()?.0 < SCARCE { self.drop() } else { Ok(()) }
+        if self.room()?.0 < RESERVE { self.drop() } else { Ok(()) }
     }
 
     /// Throws it overboard.

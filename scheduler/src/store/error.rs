@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use farm_proto::ids::JobId;
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::SchedulerError;
+use crate::state_dir::is_full;
 
 /// What can go wrong with a store that is open.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,10 @@ impl StoreError {
         let path = path.to_owned();
         move |source| match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path: path.clone() },
+            // The bookkeeping of the log is a file of its own.
+            Some(_) if source.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) => {
+                Self::Full { path: path.clone() }
+            }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { path: path.clone(), place: source.to_string() }
             }
@@ -49,9 +55,9 @@ impl StoreError {
     /// What the operating system says about the file at `path`.
     pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path: path.clone() },
-            _ => Self::Io { path: path.clone(), source },
+        move |source| {
+            let path = path.clone();
+            if is_full(&source) { Self::Full { path } } else { Self::Io { path, source } }
         }
     }
 

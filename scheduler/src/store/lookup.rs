@@ -155,12 +155,16 @@ impl Store {
 
     /// Why a batch is not there: its job was deleted, or the database is damaged.
     pub(super) fn not_there(&self, connection: &Connection, job: JobId, number: u64) -> StoreError {
-        let sql = "SELECT deleted NOT NULL FROM jobs WHERE job = ?";
-        match connection.query_row(sql, [job.0.cast_signed()], |row| row.get(0)).optional() {
-            Ok(None | Some(true)) => StoreError::NoSuchJob(job),
-            Ok(Some(false)) => batches::corrupt(&self.path, job, number, "not there"),
+        match rows::is_gone(connection, job) {
+            Ok(true) => StoreError::NoSuchJob(job),
+            Ok(false) => batches::corrupt(&self.path, job, number, "not there"),
             Err(error) => StoreError::of(&self.path)(error),
         }
+    }
+
+    /// Whether a job was deleted by now, or never was.
+    pub(super) fn is_deleted(&self, job: JobId) -> Result<bool, StoreError> {
+        self.read(|connection| rows::is_gone(connection, job).map_err(StoreError::of(&self.path)))
     }
 
     /// When a commit was on the disk.

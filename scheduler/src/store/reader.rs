@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farm_proto::ids::JobId;
 use farm_proto::message::Batch;
 
 use super::batches::{self, BATCH, BatchRow};
@@ -81,7 +82,14 @@ impl ResultsReader {
 impl Store {
     /// Batches of a job from `from` on, none of them beyond `end`, and at least one.
     fn stored(&self, results: &JobResults, from: u64, end: u64) -> Result<Vec<Stored>, StoreError> {
-        let job = results.job;
+        match self.read_stored(results.job, from, end) {
+            // Large columns go before their rows do.
+            Err(StoreError::Corrupt { .. }) if self.is_deleted(results.job)? => Err(StoreError::NoSuchJob(results.job)),
+            read => read,
+        }
+    }
+
+    fn read_stored(&self, job: JobId, from: u64, end: u64) -> Result<Vec<Stored>, StoreError> {
         self.read(|connection| {
             let sqlite = StoreError::of(&self.path);
             let ids = batches::id(job, from)?..batches::ids(job).start.saturating_add_unsigned(end);

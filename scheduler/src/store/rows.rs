@@ -42,6 +42,19 @@ pub(crate) fn pinned(connection: &Connection, path: &Path) -> Result<HashSet<Dig
     Ok(pinned)
 }
 
+/// The blobs that one job needs, deleted or not.
+pub(crate) fn pins_of(connection: &Connection, path: &Path, job: JobId) -> Result<Vec<Digest>, StoreError> {
+    let sqlite = StoreError::of(path);
+    let sql = "SELECT job, digest, seal FROM pins WHERE job = ?";
+    let mut statement = connection.prepare_cached(sql).map_err(&sqlite)?;
+    let mut found = statement.query([job.0.cast_signed()]).map_err(&sqlite)?;
+    let mut pins = Vec::new();
+    while let Some(row) = found.next().map_err(&sqlite)? {
+        pins.push(pin(row, path)?.1);
+    }
+    Ok(pins)
+}
+
 /// Reads job, digest and seal of a pin.
 pub(crate) fn pin(row: &Row<'_>, path: &Path) -> Result<(JobId, Digest), StoreError> {
     let job = JobId(number(row, 0).map_err(StoreError::of(path))?);
@@ -103,6 +116,13 @@ pub(crate) fn delete_job(connection: &Connection, job: JobId) -> rusqlite::Resul
     let sql = "UPDATE jobs SET deleted = ? WHERE job = ?";
     connection.prepare_cached(sql)?.execute([deleted_seal(job), job.0.cast_signed()])?;
     Ok(())
+}
+
+/// Whether a job is to be forgotten, or not there at all.
+pub(crate) fn is_gone(connection: &Connection, job: JobId) -> rusqlite::Result<bool> {
+    let sql = "SELECT deleted NOT NULL FROM jobs WHERE job = ?";
+    let deleted = connection.query_row(sql, [job.0.cast_signed()], |row| row.get(0)).optional()?;
+    Ok(deleted.unwrap_or(true))
 }
 
 fn deleted_seal(job: JobId) -> i64 {

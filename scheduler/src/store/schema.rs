@@ -22,7 +22,7 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
 /// The version that this program writes.
 const VERSION: u32 = MIGRATIONS.len() as u32;
 /// How long a lock is waited for. Only `farm admin` and people have any.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The log is written back to the database when it has as many pages, of 4096 bytes. The ballast is for that, too.
 pub(super) const CHECKPOINT_PAGES: u32 = 1000;
 

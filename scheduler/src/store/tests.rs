@@ -2,7 +2,7 @@
 
 mod crash;
 mod forget;
-mod full_disk;
+pub(crate) mod full_disk;
 mod model;
 mod refused;
 pub(crate) mod world;
@@ -80,6 +80,28 @@ fn lives_are_counted_and_jobs_keep_their_numbers() {
     world.reopen();
     assert_eq!(world.last_job, JobId(7));
     assert!(world.life > second);
+}
+
+#[test]
+fn a_clock_that_was_set_back_changes_no_number_and_loses_nothing() {
+    let mut world = World::new(Durability::Synced);
+    let results = world.accept(row(7, 100));
+    let batch = world.batch(&results, 0..10, &[]);
+    world.commit(&[batch]);
+    // A life that began a year ahead of this one.
+    let ahead = world.life + 2_000_000;
+    let farm = super::rows::Farm { life: ahead, last_job: JobId(9) };
+    farm.write(&world.writer().connection).unwrap();
+    for life in ahead + 1..ahead + 4 {
+        let jobs = world.reopen();
+        assert_eq!((world.life, world.last_job), (life, JobId(9)));
+        assert_eq!(
+            jobs.iter().map(|job| (job.row.clone(), job.results.stored())).collect::<Vec<_>>(),
+            [(row(7, 100), 1)]
+        );
+        assert!(life < 1 << 28);
+    }
+    assert_eq!(admin::check(world.path()).unwrap().faults, SOUND);
 }
 
 #[test]

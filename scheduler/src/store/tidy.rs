@@ -1,8 +1,11 @@
 //! Forgetting what deleted jobs had, a step at a time.
 
+use std::time::Duration;
+
 use farm_proto::ids::JobId;
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::schema::PATIENCE;
 use super::{StoreError, Writer, batches};
 
 /// Rows that one step deletes at most.
@@ -29,6 +32,7 @@ impl Writer {
         }
         let more = self.shrink(PAGES, SPARE)?;
         if !more {
+            self.truncate_log();
             self.take_ballast();
         }
         Ok(more)
@@ -62,19 +66,43 @@ impl Writer {
         }
     }
 
-    /// Does everything that is left to do, in small steps, and keeps no page that is not needed: for a full disk.
-    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
+    /// Does everything that is left to do, in small steps, and keeps neither pages nor a log that are not needed: for a
+    /// full disk. As far as that goes: a disk can be too full even for this.
+    pub(super) fn make_room(&mut self) {
+        if let Err(error) = self.try_make_room() {
+            tracing::debug!(%error, "cannot make more room");
+        }
+    }
+
+    fn try_make_room(&mut self) -> Result<(), StoreError> {
+        self.truncate_log();
         while let Some(&job) = self.deleted.first() {
             if self.forget(job)? {
                 self.deleted.remove(&job);
             }
         }
         self.checkpoint();
-        while self.shrink(PAGES / 32, 0)? {
-            // The log begins again with each step, and does not grow.
+        let mut pages = PAGES / 32;
+        while self.shrink(pages, 0)? {
+            // The log begins again with each step, which may then take as much as the last has given.
             self.checkpoint();
+            pages = PAGES.min(pages * 2);
         }
+        self.truncate_log();
         Ok(())
+    }
+
+    /// Writes the log back, as [`Self::checkpoint`] does, and gives its room to others. Readers are not waited for.
+    fn truncate_log(&self) {
+        let truncate = || {
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let truncated = self.connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()));
+            self.connection.busy_timeout(PATIENCE)?;
+            truncated
+        };
+        if let Err(error) = truncate() {
+            tracing::debug!(%error, "cannot give back the log's room");
+        }
     }
 
     /// Gives up to `pages` free pages back, but for the `spare` last; whether there are more.

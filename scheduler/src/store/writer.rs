@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use farm_proto::ids::{Digest, JobId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -11,8 +10,9 @@ use super::ballast::Ballast;
 use super::batches::{self, LARGE, NewBatch};
 use super::mark::Mark;
 use super::rows::JobError;
-use super::{JobResults, Outcomes, Record, Store, StoreError, rows};
+use super::{JobResults, Outcomes, Record, Room, Store, StoreError, rows};
 use crate::SchedulerError;
+use crate::clock::unix_ns;
 use crate::sync::locked;
 
 /// Writes records. There is one, and whoever commits has it.
@@ -61,6 +61,12 @@ struct Changes<'a> {
 /// number when a farm goes on from a backup: one after the backup was made, and one after it was restored.
 const NS_PER_LIFE: u64 = 16_000_000_000;
 
+/// The number of a life that begins at `now`, in nanoseconds since the Unix epoch. By a clock that was set back, it is
+/// just the next after the `last`.
+fn next_life(last: u64, now: u64) -> u64 {
+    last.saturating_add(1).max(now / NS_PER_LIFE)
+}
+
 impl Writer {
     /// Begins another life: which that is, and the highest job there ever was.
     pub(super) fn begin(store: Arc<Store>, begin: Begin) -> Result<(Self, u64, JobId), SchedulerError> {
@@ -73,7 +79,7 @@ impl Writer {
             None => return Err(StoreError::corrupt(&store.path, "table farm: no row").into()),
         };
         let last_job = farm.last_job.max(JobId(highest));
-        let life = (farm.life + 1).max(unix_ns() / NS_PER_LIFE);
+        let life = next_life(farm.life, unix_ns());
         let deleted = deleted.into_iter().collect();
         let mut writer = Self { store, connection, mark, ballast, commits, last: None, life, known, last_job, deleted };
         let path = writer.store.path.clone();
@@ -83,6 +89,7 @@ impl Writer {
         if let Some(mark) = &mut writer.mark {
             mark.sync().map_err(StoreError::io(mark.path()))?;
         }
+        writer.forget_columns(&writer.deleted);
         writer.take_ballast();
         Ok((writer, life, last_job))
     }
@@ -94,36 +101,72 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// Nothing of it is stored, and it may be tried again. If the disk is full, deletions among the records may have been
-    /// done nevertheless, to make room; to try them again does no harm.
+    /// Nothing of it is stored, and it may be tried again: with fewer records, if the disk is [full](StoreError::Full).
     pub(crate) fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
         match self.try_commit(records) {
-            Err(StoreError::Full { .. }) if records.iter().any(|record| matches!(record, Record::Deleted { .. })) => {
-                self.delete_on_a_full_disk(records)?;
+            Err(StoreError::Full { .. }) => {
+                // All the room that there is: what deleted jobs left, and what the log takes up.
+                self.make_room();
                 self.try_commit(records)
             }
             result => result,
         }
     }
 
-    fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
-        let adds = |record: &&Record| !matches!(record, Record::Deleted { .. });
-        let weight: usize = records.iter().filter(adds).map(Record::weight).sum();
-        let path = &self.store.path;
-        if weight > 0 && !self.store.has_room_for(weight as u64).map_err(StoreError::io(path))? {
-            return Err(StoreError::Full { path: path.clone() });
+    /// Deletes jobs, and with `tight` does everything that makes room of it at once. What is their own is gone from the
+    /// disk when [`Self::tidy`] is done, their large columns when this returns. Jobs that are not stored are passed over.
+    /// On a full disk, this works all the same, as long as there is ballast.
+    ///
+    /// # Errors
+    ///
+    /// None of them is deleted, and it may be tried again.
+    pub(crate) fn delete(&mut self, jobs: &[JobId], tight: bool) -> Result<(), StoreError> {
+        let records: Vec<_> = jobs.iter().map(|&job| Record::Deleted { job }).collect();
+        match self.try_commit(&records) {
+            Err(StoreError::Full { .. }) => self.delete_on_a_full_disk(&records),
+            Ok(()) if tight => {
+                self.make_room();
+                Ok(())
+            }
+            result => result,
         }
+    }
+
+    fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let room: Room = records.iter().map(Record::room).sum();
+        if room.database > 0 && !self.store.has_room_for(&self.connection, room)? {
+            return Err(StoreError::Full { path: self.store.path.clone() });
+        }
+        let mut new = Vec::new();
+        let result = self.write_columns(records, &mut new).and_then(|digests| self.write_rows(records, digests));
+        match &result {
+            // Of a disk that fails, nobody knows what it has.
+            Ok(()) | Err(StoreError::Io { .. } | StoreError::Sqlite { .. }) => {}
+            // What is not stored takes no room.
+            Err(_) => new.iter().for_each(|digest| self.remove_columns(digest)),
+        }
+        result
+    }
+
+    /// Writes those columns that are blobs: the digests of all columns. Those that were not there before are `new`.
+    fn write_columns(&self, records: &[Record], new: &mut Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
         let mut digests = Vec::new();
         for record in records {
             if let Record::Batch { outcomes, .. } = record {
                 let digest = Digest::of(&outcomes.columns);
                 if outcomes.columns.len() > LARGE {
                     let blobs = &self.store.blobs;
-                    blobs.write(&digest, &outcomes.columns).map_err(StoreError::io(&blobs.path(&digest)))?;
+                    if blobs.write(&digest, &outcomes.columns).map_err(StoreError::io(&blobs.path(&digest)))? {
+                        new.push(digest);
+                    }
                 }
                 digests.push(digest);
             }
         }
+        Ok(digests)
+    }
+
+    fn write_rows(&mut self, records: &[Record], digests: Vec<Digest>) -> Result<(), StoreError> {
         // fail point: scheduler.batch.before-commit
         let mut changes = Changes::default();
         let store = Arc::clone(&self.store);
@@ -146,7 +189,8 @@ impl Writer {
         self.known.extend(&changes.accepted);
         self.known.retain(|job| !changes.deleted.contains(job));
         self.last_job = changes.accepted.into_iter().fold(self.last_job, Ord::max);
-        self.deleted.extend(changes.deleted);
+        self.deleted.extend(&changes.deleted);
+        self.forget_columns(&changes.deleted);
         Ok(())
     }
 
@@ -181,22 +225,47 @@ impl Writer {
         Ok(value)
     }
 
-    /// Makes room with the deletions that are among `records`, and with what the ballast takes up.
-    fn delete_on_a_full_disk(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    /// Deletes with the room that the ballast takes up.
+    fn delete_on_a_full_disk(&mut self, deletions: &[Record]) -> Result<(), StoreError> {
         if let Some(ballast) = &self.ballast {
             ballast.drop().map_err(StoreError::io(&self.store.folder))?;
         }
         // With room to grow, the database takes the log back, and that begins again.
         self.checkpoint();
-        let known = |record: &&Record| matches!(record, Record::Deleted { job } if self.known.contains(job));
-        let deletions: Vec<Record> = records.iter().filter(known).cloned().collect();
-        if !deletions.is_empty() {
-            self.try_commit(&deletions)?;
+        let result = self.try_commit(deletions);
+        if result.is_ok() {
+            self.make_room();
         }
-        self.make_room()?;
         // What comes next is not to live on it.
         self.take_ballast();
-        Ok(())
+        result
+    }
+
+    /// Removes the large columns that only deleted jobs have had: these are files, which go without anything being
+    /// written. What somebody else may count on stays for as long as any blob that no job needs.
+    pub(super) fn forget_columns<'a>(&self, deleted: impl IntoIterator<Item = &'a JobId>) {
+        let (store, connection) = (&self.store, &self.connection);
+        let forget = || {
+            let mut own = HashSet::new();
+            for job in deleted {
+                let pins = rows::pins_of(connection, &store.path, *job)?;
+                own.extend(pins.into_iter().filter(|digest| store.blobs.is_own(digest)));
+            }
+            if !own.is_empty() {
+                let needed = rows::pinned(connection, &store.path)?;
+                own.difference(&needed).for_each(|digest| self.remove_columns(digest));
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = forget() {
+            tracing::warn!(%error, "large results of deleted jobs stay for now");
+        }
+    }
+
+    fn remove_columns(&self, digest: &Digest) {
+        if let Err(error) = self.store.blobs.remove_own(digest) {
+            tracing::warn!(%error, %digest, "a large result that no job has stays for now");
+        }
     }
 
     /// Takes on the ballast again where there is room.
@@ -330,8 +399,17 @@ impl Insert<'_> {
     }
 }
 
-/// Nanoseconds since the Unix epoch.
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_ascend_whatever_the_clock_says() {
+        let at = |life: u64| life * NS_PER_LIFE + 5;
+        assert_eq!(next_life(0, at(100)), 100, "by the time, so that a backup's do not meet those since it was made");
+        assert_eq!(next_life(100, at(100)), 101);
+        assert_eq!(next_life(100, at(7)), 101, "the clock was set back");
+        assert_eq!(next_life(100, 0), 101);
+        assert_eq!(next_life(101, at(300)), 300);
+    }
 }

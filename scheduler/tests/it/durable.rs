@@ -319,6 +319,60 @@ fn numbers_of_deleted_jobs_are_not_used_again() {
     });
 }
 
+#[test]
+fn a_job_that_is_being_deleted_is_gone_or_stays_as_it_was() {
+    limited(async {
+        let farm = Farm::start().await;
+        let client = farm.client().await;
+        client.put_module().await;
+        let worker = farm.squares(1).await;
+        let job = client.detach(range_job(0, 10)).await;
+        client.watch(job, 0, true).await.assert_squares(0, 10);
+        worker.die();
+        let status = client.status(job).await;
+        let other = farm.user("other").await;
+        let delete = Request::Delete { job };
+        let locked = || {
+            let database = rusqlite::Connection::open(farm.folder.path().join("farm.sqlite")).unwrap();
+            database.execute_batch("BEGIN IMMEDIATE").unwrap();
+            database
+        };
+        let being_deleted = async || {
+            until(async || {
+                client.ask(Request::Job { job }).await.is_ok_and(|answer| matches!(answer, Response::Error(_)))
+            })
+            .await;
+            let no_such = RequestError::NoSuchJob(job);
+            assert_eq!(client.ask(Request::Jobs).await.unwrap(), Response::Jobs(Vec::new()));
+            assert_eq!(client.refused(Request::Retry { key: key(), job, failed: false }).await, no_such);
+            assert_eq!(client.refused(submit(results_of(job, 10, None), false)).await, no_such);
+            assert_eq!(client.refused(Request::Watch { job, from: 0, follow: false }).await, no_such);
+            assert_eq!(other.refused(Request::Delete { job }).await, no_such);
+        };
+        // While somebody else has the database, nothing can be stored.
+        let database = locked();
+        let (first, second, ()) =
+            tokio::join!(client.refused(delete.clone()), client.refused(delete.clone()), being_deleted());
+        assert!(matches!(&first, RequestError::Storage(_)), "{first}");
+        assert_eq!(first, second);
+        drop(database);
+        assert_eq!(client.status(job).await, status);
+        client.watch(job, 0, true).await.assert_squares(0, 10);
+        // Neither waits longer than it has to.
+        let database = locked();
+        let (first, second, ()) = tokio::join!(client.ask(delete.clone()), client.ask(delete.clone()), async {
+            being_deleted().await;
+            drop(database);
+        });
+        assert_eq!((first.unwrap(), second.unwrap()), (Response::Deleted, Response::Deleted));
+        assert_eq!(client.refused(delete).await, RequestError::NoSuchJob(job));
+        let farm = farm.crash().await;
+        let client = farm.client().await;
+        assert_eq!(client.refused(Request::Job { job }).await, RequestError::NoSuchJob(job));
+        farm.stop().await;
+    });
+}
+
 fn results_of(job: JobId, count: u64, group: Option<u32>) -> farm_proto::job::JobSpec {
     let mut spec = range_job(0, 0);
     spec.args = Args::Results(ResultArgs { job, count, group, raw: false });

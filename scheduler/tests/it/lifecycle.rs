@@ -89,6 +89,46 @@ fn a_folder_that_is_something_else_is_refused() {
 }
 
 #[test]
+fn keys_are_made_once() {
+    limited(async {
+        // A first start that came to nothing is no farm yet.
+        let folder = tempfile::tempdir().unwrap();
+        drop(Scheduler::start(options(folder.path())).await.unwrap());
+        for name in ["secret.key", "admin.ticket", "worker.ticket"] {
+            fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        let scheduler = Scheduler::start(options(folder.path())).await.unwrap();
+        let address = scheduler.local_addr();
+        drop(scheduler);
+        let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+        let ticket = read("worker.ticket");
+        for name in ["ca.pem", "secret.key"] {
+            let key = read(name);
+            fs::remove_file(folder.path().join(name)).unwrap();
+            let error = Scheduler::start(options(folder.path())).await.unwrap_err();
+            assert!(matches!(&error, SchedulerError::Incomplete { path } if path.ends_with(name)), "{error:?}");
+            fs::write(folder.path().join(name), key).unwrap();
+        }
+        // A ticket is written when there is none that will do.
+        let start = async |address| {
+            until(async || Scheduler::start(options(folder.path()).listen(address)).await.is_ok()).await;
+        };
+        start(address).await;
+        assert_eq!(read("worker.ticket"), ticket);
+        for spoilt in [&ticket[..40], b"", b"\xff"] {
+            fs::write(folder.path().join("worker.ticket"), spoilt).unwrap();
+            start(address).await;
+            let written = String::from_utf8(read("worker.ticket")).unwrap().parse::<Ticket>().unwrap();
+            assert_eq!((written.role, written.port), (Role::Worker, address.port()));
+        }
+        let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let before = read("worker.ticket");
+        start(elsewhere).await;
+        assert_ne!(read("worker.ticket"), before);
+    });
+}
+
+#[test]
 fn identities_blobs_jobs_and_results_outlive_a_scheduler() {
     limited(async {
         let farm = Farm::start().await;

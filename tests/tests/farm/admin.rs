@@ -327,3 +327,81 @@ fn results_wait_for_room_on_a_full_disk() {
     assert_eq!(farm.farm(&["submit", "--range", "0..10"]).with([&m]).succeeds().json(), squares(10));
     farm.world.check_state();
 }
+
+#[test]
+fn deleting_makes_room_on_a_full_disk() {
+    let Some((mut farm, _filler, _disk)) = on_a_small_disk(30 << 20) else { return };
+    let (client, expected) = large_results(&farm);
+    assert!(client.wait().with_code(0).json() == expected, "wrong results");
+    let (mut second, expected) = large_results(&farm);
+    wait_for("a full disk", || {
+        assert!(second.is_running(), "{}", second.said());
+        farm.scheduler.log().contains("cannot store anything").then_some(())
+    });
+    farm.farm(&["job", "delete", "1"]).succeeds();
+    assert!(second.wait().with_code(0).json() == expected, "wrong results");
+    farm.farm(&["job", "show", "1"]).fails(8);
+    farm.stop_scheduler(Signal::KILL);
+    farm.restart_scheduler();
+    farm.farm(&["job", "show", "1"]).fails(8);
+    assert_eq!(farm.job("2")["state"], "done");
+    farm.world.check_state();
+}
+
+#[test]
+fn results_that_are_kept_no_longer_make_room_on_a_full_disk() {
+    let Some((mut farm, _filler, _disk)) = on_a_small_disk(30 << 20) else { return };
+    let (client, expected) = large_results(&farm);
+    assert!(client.wait().with_code(0).json() == expected, "wrong results");
+    farm.stop_scheduler(Signal::TERM);
+    farm.scheduler = farm.world.scheduler_at(&farm.scheduler.address, &["--keep-results", "30s"], &[]);
+    let (mut second, expected) = large_results(&farm);
+    wait_for("a full disk", || {
+        assert!(second.is_running(), "{}", second.said());
+        farm.scheduler.log().contains("cannot store anything").then_some(())
+    });
+    assert!(second.wait().with_code(0).json() == expected, "wrong results");
+    farm.farm(&["job", "show", "1"]).fails(8);
+    farm.world.check_state();
+}
+
+#[test]
+fn a_scheduler_starts_on_a_disk_without_any_room() {
+    let Some((mut farm, filler, _disk)) = on_a_small_disk(3 << 20) else { return };
+    let m = module(&farm.world, wat::SQUARE);
+    farm.farm(&["submit", m, "--range", "0..10"]).succeeds();
+    let ticket = fs::read(farm.world.state().join("admin.ticket")).expect("there");
+    farm.stop_scheduler(Signal::TERM);
+    // Without ballast, and with what the database needs to open at the very least.
+    fs::remove_file(farm.world.state().join("farm.ballast")).expect("there");
+    fs::remove_file(&filler).expect("there");
+    fill(&filler, 80 << 10);
+    farm.restart_scheduler();
+    assert_eq!(fs::read(farm.world.state().join("admin.ticket")).expect("there"), ticket, "it will do");
+    assert_eq!(farm.farm(&["job", "results", "1"]).succeeds().json(), squares(10));
+    farm.farm(&["submit", m, "--range", "0..10"]).fails(6).explains(&["cannot store"]);
+    // To an earlier address, where it leads now cannot be written.
+    farm.stop_scheduler(Signal::TERM);
+    fs::remove_file(&filler).expect("there");
+    fill(&filler, 0);
+    let filled = fs::metadata(&filler).expect("there").len();
+    fs::File::options().write(true).open(&filler).and_then(|file| file.set_len(filled - (80 << 10))).expect("ours");
+    farm.scheduler = farm.world.scheduler_at("127.0.0.1:0", &[], &[]);
+    farm.farm(&["job", "delete", "1"]).succeeds();
+    farm.world.check_state();
+}
+
+#[test]
+fn a_folder_without_its_keys_is_refused() {
+    let (mut farm, state) = stopped();
+    for name in ["ca.pem", "secret.key"] {
+        let (file, aside) = (state.join(name), state.join("aside"));
+        fs::rename(&file, &aside).expect("there");
+        let refused = start(&farm.world, &state).fails(70);
+        refused.explains(&[name, "is missing"]).hints(&["backup", "empty"]);
+        assert!(!file.exists(), "another would lock everybody out");
+        fs::rename(&aside, &file).expect("there");
+    }
+    farm.restart_scheduler();
+    assert_eq!(farm.job("2")["state"], "done");
+}

@@ -270,3 +270,40 @@ fn a_farm_without_a_store_forgets() {
     scheduler.signal(Signal::TERM);
     assert_eq!(scheduler.wait().code(), Some(0));
 }
+
+/// With a scheduler whose clock is ahead by so many seconds.
+fn started_ahead(farm: &mut Farm, seconds: &str, keep: &str) {
+    let ahead = [("FARM_CLOCK_AHEAD", seconds)];
+    farm.scheduler = farm.world.scheduler_at(&farm.scheduler.address, &["--keep-results", keep], &ahead);
+}
+
+#[test]
+fn a_clock_that_is_set_back_loses_nothing() {
+    let mut farm = Farm::new(1);
+    farm.stop_scheduler(Signal::TERM);
+    started_ahead(&mut farm, "43200", "1h");
+    farm.await_workers(1);
+    let m = module(&farm.world, &wat::busy(2_000_000));
+    let first = farm.farm(&["submit", m, "--range", "0..100"]).succeeds().json();
+    assert_eq!(first, squares(100));
+    let client = farm.farm(&["submit", m, "--range", "0..2000"]).start();
+    farm.wait_until("2", "is under way", |status| status["counts"]["succeeded"].as_u64() > Some(50));
+
+    // It is set back by half a day, in the midst of a job.
+    farm.stop_scheduler(Signal::KILL);
+    started_ahead(&mut farm, "0", "5s");
+    let id = farm.detach(&[m, "--range", "0..10"]);
+    assert_eq!(id, "3", "numbers of jobs ascend");
+    assert_eq!(client.wait().with_code(0).json(), squares(2000));
+    // What ended by the new clock goes in its time, and what ended in the future is kept longer.
+    wait_for("the end of its time", || (farm.farm(&["job", "show", &id]).run().code() == Some(8)).then_some(()));
+    assert_eq!(farm.farm(&["job", "results", "1"]).succeeds().json(), squares(100));
+    farm.farm(&["why", "1:5"]).succeeds();
+
+    // And forward again.
+    farm.stop_scheduler(Signal::TERM);
+    started_ahead(&mut farm, "43200", "500ms");
+    wait_for("the end of its time", || (farm.farm(&["job", "show", "1"]).run().code() == Some(8)).then_some(()));
+    assert_eq!(farm.detach(&[m, "--range", "0..10"]), "4");
+    farm.world.check_state();
+}

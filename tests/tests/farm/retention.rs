@@ -25,10 +25,12 @@ fn size(folder: &Path) -> u64 {
 
 #[test]
 fn results_go_when_their_time_is_over() {
-    let farm = Farm::with(1, &["--keep-results", "1s"]);
+    let farm = Farm::with(1, &["--keep-results", "3s"]);
     let m = module(&farm.world, wat::SPIN);
     let first = farm.detach(&[m, "--range", "1..20"]);
     let needed = farm.detach(&[m, "--args-from", &first]);
+    // Before the only slot is taken for good.
+    farm.wait_until(&needed, "is done", |status| status["state"] == "done");
     let running = farm.detach(&[m, "--args", "[2, 0]"]);
     for job in [&first, &needed] {
         wait_for("the end of its time", || (farm.farm(&["job", "show", job]).run().code() == Some(8)).then_some(()));
@@ -65,11 +67,14 @@ fn a_deleted_job_is_gone_for_good() {
     let arguments = json!(vec![""; 5000]).to_string();
     let submit = farm.farm(&["submit", m, "--args", "-", "--out", "results.json"]).stdin(arguments);
     submit.succeeds();
+    let before = size(&farm.world.state());
+    assert!(before > 20_000_000, "{before}");
     farm.farm(&["job", "delete", "1", "--output", "json"]).succeeds();
     for args in [&["job", "show", "1"][..], &["job", "results", "1"], &["job", "delete", "1"], &["job", "retry", "1"]] {
         farm.farm(args).fails(8).explains(&["there is no job 1"]);
     }
     assert_eq!(farm.farm(&["jobs"]).succeeds().text(), "no jobs\n");
+    wait_for("room on the disk", || (size(&farm.world.state()) < before / 2).then_some(()));
     farm.stop_scheduler(Signal::KILL);
     farm.restart_scheduler();
     farm.farm(&["job", "show", "1"]).fails(8);

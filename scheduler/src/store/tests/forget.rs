@@ -45,6 +45,7 @@ async fn nothing_is_left_of_a_deleted_job() {
     let results = delete(&mut world, 2, 3000);
     let large = Digest::of(&outcomes(3000..3001, LARGE, &[]).columns);
     assert!(!world.store.pinned().unwrap().contains(&large), "from the moment that it is deleted");
+    assert!(world.blobs().read(&large).unwrap().is_none(), "a file goes at once");
     assert!(!world.writer().is_tidy());
     let mut steps = 0;
     while world.writer().tidy().unwrap() {
@@ -60,10 +61,66 @@ async fn nothing_is_left_of_a_deleted_job() {
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
     assert_eq!(read_all(&world.store, &other, 0).await.len(), 1);
     assert!(world.store.outcome_of(JobId(1), 2).unwrap().unwrap().account.is_some());
-    assert!(world.blobs().read(&large).unwrap().is_some());
     world.close();
     let report = admin::gc_older_than(world.path(), std::time::SystemTime::now()).unwrap();
-    assert_eq!((report.removed, report.bytes), (1, LARGE as u64 + 4));
+    assert_eq!((report.removed, report.bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn whoever_reads_large_results_while_they_are_deleted_is_told() {
+    let mut world = World::new(Durability::Synced);
+    let results = delete(&mut world, 2, 0);
+    assert!(!world.writer().is_tidy(), "the row is there, and its columns are not");
+    *crate::sync::locked(&world.store.recent) = crate::store::Recent::new(0);
+    let published = *results.subscribe().borrow();
+    let error = ResultsReader::new(Arc::clone(&world.store), results, 0).next(published).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn files_of_large_results_stay_while_somebody_may_count_on_them() {
+    let mut world = World::new(Durability::Synced);
+    let batch = |results: &Arc<JobResults>, task: u64| Record::Batch {
+        results: Arc::clone(results),
+        outcomes: outcomes(task..task + 1, LARGE, &[]),
+        times: times(),
+    };
+    let digests = [0, 1, 2].map(|task| Digest::of(&outcomes(task..task + 1, LARGE, &[]).columns));
+    let (first, second) = (world.accept(row(1, 10)), world.accept(row(2, 10)));
+    world.commit(&[batch(&first, 0), batch(&first, 1), batch(&first, 2), batch(&second, 1)]);
+    // As a client does that is about to name it in a job.
+    world.blobs().touch(&digests[2]).unwrap();
+    world.writer().delete(&[JobId(1)], false).unwrap();
+    let there = |world: &World| digests.map(|digest| world.blobs().read(&digest).unwrap().is_some());
+    assert_eq!(there(&world), [false, true, true]);
+    assert_eq!(admin::check(world.path()).unwrap().faults, SOUND);
+    world.writer().delete(&[JobId(2)], true).unwrap();
+    assert_eq!(there(&world), [false, false, true]);
+    assert!(world.writer().is_tidy());
+    assert!(world.reopen().is_empty());
+    // What a scheduler had no time for, the next does.
+    let third = world.accept(row(3, 10));
+    world.commit(&[batch(&third, 0)]);
+    let connection = Connection::open(world.path().join("farm.sqlite")).unwrap();
+    crate::store::rows::delete_job(&connection, JobId(3)).unwrap();
+    drop(connection);
+    assert!(there(&world)[0]);
+    world.reopen();
+    assert_eq!(there(&world), [false, false, true]);
+}
+
+#[test]
+fn columns_of_what_is_not_stored_do_not_stay() {
+    let mut world = World::new(Durability::Synced);
+    let results = world.accept(row(1, 10));
+    let large = |task: u64| outcomes(task..task + 1, LARGE, &[]);
+    let batch = |outcomes| Record::Batch { results: Arc::clone(&results), outcomes, times: times() };
+    world.commit(&[batch(large(0))]);
+    // Nothing of a commit is stored if one of its records cannot be.
+    let stranger = Record::Ended { job: JobId(5), end: end(JobState::Done) };
+    world.writer().commit(&[batch(large(0)), batch(large(1)), stranger]).unwrap_err();
+    let there = [0, 1].map(|task| world.blobs().read(&Digest::of(&large(task).columns)).unwrap().is_some());
+    assert_eq!(there, [true, false], "only what was there before");
 }
 
 #[test]

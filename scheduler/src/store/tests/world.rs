@@ -41,7 +41,7 @@ impl World {
         assert!(recovered.jobs.is_empty());
         let (life, last_job) = (recovered.life, recovered.last_job);
         let world = Self { folder, store, writer: Some(writer), state: Some(state), life, last_job, durability };
-        world.blobs().write(&Digest::of(MODULE), MODULE).unwrap();
+        put(&world.blobs(), MODULE);
         world
     }
 
@@ -90,6 +90,14 @@ impl World {
     pub(crate) fn reopen(&mut self) -> Vec<StoredJob> {
         self.try_open().unwrap()
     }
+}
+
+/// Puts a blob as a client does.
+pub(crate) fn put(blobs: &Folder, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    blobs.write(&digest, bytes).unwrap();
+    assert_eq!(blobs.touch(&digest), Some(bytes.len() as u64));
+    digest
 }
 
 /// Locks a state folder. Programs that other tests start share the lock between their fork and their exec.
