@@ -99,7 +99,7 @@ pub enum Args {
     Subset {
         /// The table of the job that was retried; never a subset itself.
         #[serde(deserialize_with = "whole")]
-        of: Box<Args>,
+        of: Box<Self>,
         /// First and end (exclusive), ascending.
         tasks: Vec<(u64, u64)>,
     },
