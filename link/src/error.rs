@@ -118,6 +118,16 @@ impl LinkError {
         }
     }
 
+    /// Whether the peer was there, and went: what was said of [`Self::is_passing`] errors before anything was heard, that
+    /// nobody may ever answer, does not go for these.
+    pub fn has_answered(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::CutOff | Self::Stopped(_) => true,
+            Self::Connect { source, .. } => matches!(source, ConnectionError::Reset),
+            _ => false,
+        }
+    }
+
     /// With which of the [numbered reasons](close) the peer closed the connection, if that is what it did.
     pub fn close_code(&self) -> Option<u64> {
         match self {

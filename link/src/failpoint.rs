@@ -5,7 +5,9 @@
 //! nobody is told) when it comes to the point of that name, `NAME:3` when it comes there for the third time.
 
 /// All points, in the order of a task's way.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
+    // A ticket has come from someone who has no certificate yet, and was not looked at.
+    "scheduler.enrol",
     // The client has been told that its job was accepted, and has told nobody.
     "client.submitted",
     // A job's fact is on its way to the disk.

@@ -13,6 +13,9 @@ use super::error::ClientError;
 /// The first pause between two attempts to reach a scheduler that is away; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long a scheduler is waited for that went while it was dialled for the first time. Whoever waits has been told
+/// nothing yet, so it is not long.
+const DIAL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to reach a farm, and the connection at present.
 #[derive(Debug)]
@@ -28,10 +31,22 @@ struct Now {
 }
 
 impl Line {
+    /// Dials. Fails at once if nobody answers; who answers and goes is waited for a while.
     pub(super) async fn dial(ticket: &Ticket, identities: Option<&Path>) -> Result<Self, ClientError> {
         let mut dialer = Dialer::new(ticket.clone(), identities);
-        let link = dialer.dial().await?;
-        Ok(Self { now: Mutex::new(Now { dialer, link }) })
+        let mut absence: Option<Absence> = None;
+        loop {
+            let lost = match dialer.dial().await {
+                Ok(link) => return Ok(Self { now: Mutex::new(Now { dialer, link }) }),
+                Err(error) => error,
+            };
+            // It was there, and went in the midst of it: then it is expected back.
+            if !lost.is_passing() || !(absence.is_some() || lost.has_answered()) {
+                return Err(lost.into());
+            }
+            let absence = absence.get_or_insert_with(|| Absence::begin(DIAL_PATIENCE));
+            tokio::time::sleep(absence.pause(lost.into())?).await;
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_link::failpoint;
 use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::close;
 use farm_proto::message::{Enrol, Enrolled};
@@ -34,6 +35,7 @@ async fn enrol(connection: &Connection, shared: &Shared) -> Result<u32, Fault> {
     let (send, receive) = connection.accept_bi().await.map_err(|_| Fault::Gone)?;
     let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::with_limit(receive, LONGEST));
     let (request, _) = reader.expect::<Enrol>().await?;
+    failpoint::hit("scheduler.enrol");
     let (answer, code) = answer(connection, shared, &request);
     writer.send(&answer, Bytes::new()).await?;
     writer.finish();

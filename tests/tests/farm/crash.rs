@@ -187,6 +187,7 @@ points! {
     a_scheduler_that_dies_after_it_stored_an_end: Scheduler at "scheduler.end.after-commit";
     a_scheduler_that_dies_before_a_blob_has_its_name: Scheduler at "scheduler.blob.before-rename";
     a_scheduler_that_dies_after_a_blob_has_its_name: Scheduler at "scheduler.blob.after-rename";
+    a_scheduler_that_dies_while_somebody_enrols: Scheduler at "scheduler.enrol:2";
     a_scheduler_that_dies_when_a_worker_joins: Scheduler at "scheduler.join";
     a_worker_that_dies_with_a_lease: Worker at "worker.lease";
     a_worker_that_dies_with_a_result: Worker at "worker.result";
