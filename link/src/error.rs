@@ -118,8 +118,8 @@ impl LinkError {
         }
     }
 
-    /// Whether the peer was there, and went: what was said of [`Self::is_passing`] errors before anything was heard, that
-    /// nobody may ever answer, does not go for these.
+    /// Whether the peer was there, and went. Of other [passing](Self::is_passing) errors, nobody knows whether there is a
+    /// peer at all.
     pub fn has_answered(&self) -> bool {
         match self {
             Self::Lost(_) | Self::CutOff | Self::Stopped(_) => true,

@@ -1,6 +1,6 @@
 //! The files in which blobs are.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,11 @@ use crate::sync::locked;
 const OWN: u32 = 0o400;
 /// Permissions of all others.
 const SHARED: u32 = 0o600;
+
+/// Whether the store made a file for itself, and nobody else has put or asked about it since.
+fn is_own(file: &Metadata) -> bool {
+    file.permissions().mode() & 0o777 == OWN
+}
 
 /// Where blobs are. Clones are the same place.
 #[derive(Debug, Clone)]
@@ -128,15 +133,15 @@ impl Folder {
         let _moving = locked(&self.moving);
         match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Ok(file) if file.permissions().mode() & 0o777 != OWN => Ok(false),
-            Ok(_) => fs::remove_file(&path).map(|()| true),
+            Ok(file) if is_own(&file) => fs::remove_file(&path).map(|()| true),
+            Ok(_) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Whether [`Self::remove_own`] would remove it.
     pub(crate) fn is_own(&self, digest: &Digest) -> bool {
-        fs::metadata(self.path(digest)).is_ok_and(|file| file.permissions().mode() & 0o777 == OWN)
+        fs::metadata(self.path(digest)).is_ok_and(|file| is_own(&file))
     }
 
     /// A whole blob, as the file has it; none if it is not there.
@@ -155,7 +160,7 @@ impl Folder {
         // Where a time cannot be set, that of the file's last change has to do.
         let _ = file.set_modified(SystemTime::now());
         let found = file.metadata().ok()?;
-        if found.permissions().mode() & 0o777 == OWN {
+        if is_own(&found) {
             // A blob that may be gone in a moment is none.
             file.set_permissions(fs::Permissions::from_mode(SHARED)).ok()?;
         }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use farm_core::RangeSet;
 use farm_proto::ids::JobId;
 use farm_proto::job::{Args, JobSpec};
 use farm_proto::message::{RequestError, SubmitKey};
@@ -36,7 +37,7 @@ pub(crate) async fn retry(
     let ranges = shared.farm.without_value(caller.clone(), job, failed).await?;
     let store = Arc::clone(&shared.store);
     let row = off_loop(move || store.row(job)).await.map_err(|error| storage(error.into()))?;
-    let hopeless = match row.spec.args.whole() {
+    let (missing, fan_in) = match row.spec.args.whole() {
         Args::Results(results) => {
             let missing = shared.farm.without_value(caller.clone(), results.job, false).await;
             let missing = missing.map_err(|error| match error {
@@ -45,9 +46,9 @@ pub(crate) async fn retry(
                 }
                 error => error,
             })?;
-            users_of(&missing, results.fan_in())
+            (missing, results.fan_in())
         }
-        _ => Vec::new(),
+        _ => (Vec::new(), 1),
     };
     let tasks: Vec<_> = ranges.into_iter().map(|range| (range.start, range.end)).collect();
     let tasks = match &row.spec.args {
@@ -55,7 +56,7 @@ pub(crate) async fn retry(
         Args::Subset { tasks: inner, .. } => through(inner, &tasks),
         _ => tasks,
     };
-    let tasks = without(&tasks, &hopeless);
+    let tasks = without_users(&tasks, &missing, fan_in);
     if tasks.is_empty() {
         return Err(RequestError::NothingToRetry(job));
     }
@@ -68,36 +69,12 @@ pub(crate) async fn retry(
     shared.farm.submit(new).await
 }
 
-/// The tasks that take one of these results, `fan_in` of which make an argument: ascending, and apart.
-fn users_of(results: &[Range<u64>], fan_in: u32) -> Vec<(u64, u64)> {
+/// `tasks` but for those that take one of these `results`, of which `fan_in` make an argument.
+fn without_users(tasks: &[(u64, u64)], results: &[Range<u64>], fan_in: u32) -> Vec<(u64, u64)> {
+    let mut left: RangeSet = tasks.iter().map(|&(first, end)| first..end).collect();
     let fan_in = u64::from(fan_in);
-    let mut users: Vec<(u64, u64)> = Vec::new();
-    for range in results.iter().filter(|range| !range.is_empty()) {
-        let (first, end) = (range.start / fan_in, range.end.div_ceil(fan_in));
-        match users.last_mut() {
-            Some(last) if first <= last.1 => last.1 = end,
-            _ => users.push((first, end)),
-        }
-    }
-    users
-}
-
-/// `tasks` but for the `holes`; all ascending, and apart.
-fn without(tasks: &[(u64, u64)], holes: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let mut left = Vec::new();
-    for &(mut from, end) in tasks {
-        let first = holes.partition_point(|(_, hole)| *hole <= from);
-        for &(hole, after) in holes[first..].iter().take_while(|(hole, _)| *hole < end) {
-            if from < hole {
-                left.push((from, hole));
-            }
-            from = after;
-        }
-        if from < end {
-            left.push((from, end));
-        }
-    }
-    left
+    results.iter().for_each(|range| left.remove(range.start / fan_in..range.end.div_ceil(fan_in)));
+    left.iter().map(|range| (range.start, range.end)).collect()
 }
 
 /// Which tasks `outer`, counted among `inner`, are.
@@ -129,15 +106,15 @@ mod tests {
     #[test]
     fn holes_are_left_out() {
         let tasks = [(0, 5), (8, 10)];
-        assert_eq!(without(&tasks, &[]), tasks);
-        assert_eq!(without(&tasks, &[(0, 1), (3, 4), (6, 20)]), [(1, 3), (4, 5)]);
-        assert_eq!(without(&tasks, &[(4, 9)]), [(0, 4), (9, 10)]);
+        assert_eq!(without_users(&tasks, &[], 1), tasks);
+        assert_eq!(without_users(&tasks, &[0..1, 3..4, 6..20], 1), [(1, 3), (4, 5)]);
+        assert_eq!(without_users(&tasks, std::slice::from_ref(&(4..9)), 1), [(0, 4), (9, 10)]);
     }
 
     #[test]
     fn a_missing_result_concerns_the_task_that_takes_it() {
-        assert_eq!(users_of(&[0..2, 2..3, 7..8], 1), [(0, 3), (7, 8)]);
-        assert_eq!(users_of(&[3..4, 5..6, 11..12], 4), [(0, 3)]);
+        assert_eq!(without_users(&[(0, 10)], &[0..2, 2..3, 7..8], 1), [(3, 7), (8, 10)]);
+        assert_eq!(without_users(&[(0, 5)], &[3..4, 5..6, 11..12], 4), [(3, 5)]);
     }
 
     #[test]

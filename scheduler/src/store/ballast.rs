@@ -15,6 +15,7 @@ use super::schema::CHECKPOINT_PAGES;
 pub(crate) const NAME: &str = "farm.ballast";
 /// Enough for the database to take back its log, and for the pages that the shortest steps of a deletion write, in bytes.
 const SIZE: u64 = CHECKPOINT_PAGES as u64 * 4096 + (512 << 10);
+
 #[derive(Debug)]
 pub(super) struct Ballast {
     folder: PathBuf,

@@ -328,16 +328,21 @@ fn results_wait_for_room_on_a_full_disk() {
     farm.world.check_state();
 }
 
+/// Waits until there is no room for the results that a client waits for.
+fn until_full(farm: &Farm, client: &mut farm_tests::Running) {
+    wait_for("a full disk", || {
+        assert!(client.is_running(), "{}", client.said());
+        farm.scheduler.log().contains("cannot store anything").then_some(())
+    });
+}
+
 #[test]
 fn deleting_makes_room_on_a_full_disk() {
     let Some((mut farm, _filler, _disk)) = on_a_small_disk(30 << 20) else { return };
     let (client, expected) = large_results(&farm);
     assert!(client.wait().with_code(0).json() == expected, "wrong results");
     let (mut second, expected) = large_results(&farm);
-    wait_for("a full disk", || {
-        assert!(second.is_running(), "{}", second.said());
-        farm.scheduler.log().contains("cannot store anything").then_some(())
-    });
+    until_full(&farm, &mut second);
     farm.farm(&["job", "delete", "1"]).succeeds();
     assert!(second.wait().with_code(0).json() == expected, "wrong results");
     farm.farm(&["job", "show", "1"]).fails(8);
@@ -356,10 +361,7 @@ fn results_that_are_kept_no_longer_make_room_on_a_full_disk() {
     farm.stop_scheduler(Signal::TERM);
     farm.scheduler = farm.world.scheduler_at(&farm.scheduler.address, &["--keep-results", "30s"], &[]);
     let (mut second, expected) = large_results(&farm);
-    wait_for("a full disk", || {
-        assert!(second.is_running(), "{}", second.said());
-        farm.scheduler.log().contains("cannot store anything").then_some(())
-    });
+    until_full(&farm, &mut second);
     assert!(second.wait().with_code(0).json() == expected, "wrong results");
     farm.farm(&["job", "show", "1"]).fails(8);
     farm.world.check_state();
