@@ -25,6 +25,11 @@ impl Process {
         Some(Self { pid, words: words.map(|word| String::from_utf8_lossy(word).into_owned()).collect() })
     }
 
+    /// All that run on this machine.
+    pub(crate) fn all() -> Vec<Self> {
+        pids().filter_map(Self::read).collect()
+    }
+
     /// Which part of a farm it is: `scheduler`, `worker`, `slot` and so on, the first word behind `farm`.
     pub fn part(&self) -> &str {
         self.words.get(1).map_or("", String::as_str)
@@ -37,6 +42,11 @@ impl Process {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The children of a process.
@@ -53,9 +63,7 @@ impl World {
     pub fn processes(&self) -> Vec<Process> {
         // Each world has a temporary folder of its own, and every process inherits which that is.
         let mark = format!("TMPDIR={}", self.temporary().display());
-        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let of_this_world = pids.filter(|pid| {
+        let of_this_world = pids().filter(|pid| {
             // That of a zombie is empty.
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())

@@ -31,9 +31,11 @@
 //! * [`World::scheduler`] and [`World::worker`] start the parts of a farm, which live as long as their handles and can be
 //!   killed; [`World::processes`] tells what runs. A [`Relay`] is a link to them that can be cut.
 //! * [`guest`], [`wat`] and [`World::build`] give modules.
+//! * [`slurm`] brings up a SLURM cluster.
 //!
 //! The binary is the one that `FARM_BIN` names, else the one beside the running test in cargo's target folder.
 
+mod cell;
 mod command;
 mod finished;
 mod guests;
@@ -41,6 +43,7 @@ mod leftovers;
 mod process;
 mod relay;
 mod running;
+pub mod slurm;
 
 pub use command::Command;
 pub use finished::Finished;

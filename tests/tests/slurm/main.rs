@@ -1,0 +1,5 @@
+//! Tests on real SLURM, and of the harness that makes a cluster for each of them.
+//!
+//! Where there is no SLURM, or we are not root, they say so and pass.
+
+mod harness;
