@@ -31,7 +31,7 @@
 //! * [`World::scheduler`] and [`World::worker`] start the parts of a farm, which live as long as their handles and can be
 //!   killed; [`World::processes`] tells what runs. A [`Relay`] is a link to them that can be cut.
 //! * [`guest`], [`wat`] and [`World::build`] give modules.
-//! * [`slurm`] brings up a SLURM cluster.
+//! * [`slurm`] brings up a SLURM cluster, [`net`] a network with NAT and a strict router.
 //!
 //! The binary is the one that `FARM_BIN` names, else the one beside the running test in cargo's target folder.
 
@@ -40,6 +40,7 @@ mod command;
 mod finished;
 mod guests;
 mod leftovers;
+pub mod net;
 mod process;
 mod relay;
 mod running;

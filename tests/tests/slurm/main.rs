@@ -3,3 +3,4 @@
 //! Where there is no SLURM, or we are not root, they say so and pass.
 
 mod harness;
+mod network;
