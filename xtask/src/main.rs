@@ -6,6 +6,7 @@
 mod demo;
 mod fuzz;
 mod guests;
+mod packages;
 mod process;
 mod pure_core;
 mod sim;

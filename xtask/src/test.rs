@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{run as run_command, say, shown};
 use crate::toolchain::Source;
 use crate::workspace::Workspace;
-use crate::{guests, pure_core, sim};
+use crate::{guests, packages, pure_core, sim};
 
 /// One check: its name on the command line, what it makes sure of, and how.
 struct Step {
@@ -125,9 +125,12 @@ fn build(workspace: &Workspace) -> Result<Option<Tally>> {
 }
 
 fn test(workspace: &Workspace) -> Result<Option<Tally>> {
+    let skipped = packages::ensure_installed();
     let mut cargo = workspace.cargo_for_tests(["test", "--workspace", "--no-fail-fast"]);
     cargo.env("FARM_BIN", workspace.farm()).env("FARM_GUESTS", workspace.guests());
     let tally = count_tests(&mut cargo)?;
+    // Once more, where it is not lost among what tests print.
+    skipped.iter().for_each(say);
     if tally.passed == 0 {
         bail!("no test ran");
     }
