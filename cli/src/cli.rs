@@ -10,6 +10,7 @@ use farm_client::args::{ArgSource, IntRange};
 use farm_client::guest::Target;
 use farm_client::reduction::FAN_IN;
 use farm_client::results::Format;
+use farm_proto::cluster::Scale;
 use farm_proto::ids::JobId;
 use farm_proto::job::StdoutMode;
 use farm_proto::ticket::Role;
@@ -107,6 +108,9 @@ enum Command {
         #[arg(long, short, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Make named groups of workers, and scale them.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Run a scheduler in the foreground.
     Scheduler(SchedulerArgs),
     /// Run a worker in the foreground, or let one leave.
@@ -342,6 +346,12 @@ pub(crate) struct SubmitArgs {
     /// Jobs of one user with a higher priority go first.
     #[arg(long, default_value_t = 0, value_name = "N", allow_hyphen_values = true)]
     pub(crate) priority: i32,
+    /// Cluster whose workers run it; by default the only one there is.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// What a task may take, as in 20m: it is given to no worker that will be gone by then.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) time_request: Option<std::time::Duration>,
     /// Name of the job, for people.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -446,6 +456,139 @@ pub(crate) enum AdminCommand {
     },
     /// Remove the blobs that no job needs.
     Gc,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster, and print its name.
+    Create {
+        #[command(flatten)]
+        spec: ClusterSpecArgs,
+        /// Workers that are wanted.
+        #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
+        scale: u32,
+        #[command(flatten)]
+        adapt: Option<AdaptArgs>,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Print what starting a worker of such a cluster would do, without doing it.
+    DryRun {
+        #[command(flatten)]
+        spec: ClusterSpecArgs,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// List clusters: how many workers are wanted, and how many there are.
+    List {
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// A cluster with its workers, and why there are fewer than wanted.
+    Show {
+        name: String,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Want another number of workers. Those that are too many finish what they run.
+    Scale {
+        name: String,
+        /// Workers that are wanted.
+        #[arg(value_parser = clap::value_parser!(u32).range(..=100_000))]
+        workers: u32,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Want as many workers as there is work for.
+    Adapt {
+        name: String,
+        #[command(flatten)]
+        adapt: AdaptArgs,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Let a cluster's workers finish what they run, then remove it. Its jobs wait for a cluster of that name.
+    Stop {
+        name: String,
+        /// Do not wait for what its workers run: it is handed back.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+/// Who starts workers.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Provider {
+    /// Processes of the scheduler's host.
+    Local,
+    /// Batch jobs of SLURM.
+    Slurm,
+}
+
+/// What the workers of a cluster are like.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterSpecArgs {
+    /// Name: lower-case letters, digits and hyphens. One is made up if none is given.
+    pub(crate) name: Option<String>,
+    /// Who starts the workers.
+    #[arg(long, value_enum)]
+    pub(crate) provider: Provider,
+    /// Cores of a worker; it runs as many tasks at a time.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) worker_cores: u32,
+    /// Memory of a worker, as in 4GiB.
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    pub(crate) worker_memory: Option<u64>,
+    /// How long a worker may stay, as in 1h.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) time: Option<std::time::Duration>,
+    /// SLURM: the partition, that is the queue.
+    #[arg(long)]
+    pub(crate) partition: Option<String>,
+    /// SLURM: who pays.
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// SLURM: the quality of service.
+    #[arg(long)]
+    pub(crate) qos: Option<String>,
+    /// SLURM: one more argument of sbatch, as in --sbatch-arg=--constraint=intel. May be given several times.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) sbatch_arg: Vec<String>,
+    /// SLURM: workers that one batch job starts, each on a node of its own.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) nodes: u32,
+    /// A file with shell commands that are run before the worker.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prologue: Option<PathBuf>,
+    /// Environment variable of the workers (tasks have that of their job). May be given several times.
+    #[arg(long, value_parser = pair, value_name = "K=V")]
+    pub(crate) env: Vec<(String, String)>,
+    /// Where `farm` is installed on the nodes; by default they fetch it from the scheduler.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) worker_binary: Option<String>,
+}
+
+/// Between which bounds the number of workers follows the work.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(requires = "max")]
+pub(crate) struct AdaptArgs {
+    /// Never fewer workers than this.
+    #[arg(long, default_value_t = 0, value_name = "A", requires = "max")]
+    pub(crate) min: u32,
+    /// Never more workers than this.
+    #[arg(long, value_name = "B")]
+    pub(crate) max: u32,
+    /// How long a worker is kept that is not needed.
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME", requires = "max")]
+    pub(crate) idle: std::time::Duration,
+}
+
+impl AdaptArgs {
+    pub(crate) fn scale(self) -> Scale {
+        Scale::Adaptive { min: self.min, max: self.max, idle_s: self.idle.as_secs() }
+    }
 }
 
 /// How a process of a farm ends.
@@ -569,6 +712,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Inspect { module } => commands::inspect::inspect(&module, output),
         Command::New { path, wasi, sdk } => commands::guest::new(&path, wasi, sdk.as_deref()),
         Command::Build { path, target, out } => commands::guest::build(&path, target, out.as_deref(), output),
+        Command::Cluster(command) => block_on(commands::cluster::cluster(command, output)),
         Command::Scheduler(args) => block_on(commands::parts::scheduler(args, output)),
         Command::Worker(WorkerCommand { command: None, run }) => block_on(commands::parts::worker(run)),
         Command::Worker(WorkerCommand { command: Some(WorkerSubcommand::Drain { worker, farm }), .. }) => {

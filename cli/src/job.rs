@@ -13,6 +13,10 @@ use crate::modules::{Function, LoadedModule};
 pub struct JobOptions {
     /// For people; need not be unique.
     pub name: Option<String>,
+    /// Whose workers run it; none: the only cluster there is.
+    pub cluster: Option<String>,
+    /// What a task may take, in milliseconds, if that is known.
+    pub time_request_ms: Option<u64>,
     /// With a limit on fuel, tasks run in [`Profile::Metered`].
     pub limits: Limits,
     /// Environment variables of the guest; it sees no others.
@@ -66,6 +70,8 @@ impl Job {
 /// The one place where a job's message is made up.
 fn spec(module: &LoadedModule, function: &Function, options: &JobOptions, args: Args) -> JobSpec {
     JobSpec {
+        cluster: options.cluster.clone(),
+        time_request_ms: options.time_request_ms,
         name: options.name.clone(),
         module: ModuleRef {
             digest: module.info.digest,

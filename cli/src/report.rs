@@ -203,6 +203,13 @@ impl From<ClientError> for Report {
                 Self::from_error(exit_codes::NOT_FOUND, refused)
                     .hint("`farm status` lists them, with their numbers and names")
             }
+            ClientError::Refused(ref refused @ RequestError::NoSuchCluster { .. }) => {
+                Self::from_error(exit_codes::NOT_FOUND, refused)
+                    .hint("`farm cluster list` shows them, `farm cluster create` makes one")
+            }
+            ClientError::Refused(ref refused @ RequestError::WhichCluster(_)) => {
+                Self::from_error(exit_codes::USAGE, refused).hint("--cluster NAME says which one is to run the job")
+            }
             ClientError::Refused(ref refused @ RequestError::NoSuchTask { .. }) => {
                 Self::from_error(exit_codes::NOT_FOUND, refused)
             }

@@ -43,8 +43,24 @@ number! {
     WorkerId
 }
 number! {
+    /// A named group of workers of one kind. Counts from 1 in each farm, never used twice; 0 is the cluster `default`, of
+    /// those that were started by hand.
+    ClusterId
+}
+number! {
     /// A range of a job's tasks handed to one worker. An answer that names a lease which has ended is dropped.
     LeaseId
+}
+
+impl Default for ClusterId {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl ClusterId {
+    /// The cluster `default`.
+    pub const DEFAULT: Self = Self(0);
 }
 
 /// The BLAKE3 digest of some bytes, and so their name. Written as 64 hexadecimal digits.

@@ -9,6 +9,8 @@ use crate::ids::{Digest, JobId};
 pub struct JobSpec {
     /// For people; need not be unique.
     pub name: Option<String>,
+    /// Whose workers run it. None: the only cluster there is.
+    pub cluster: Option<String>,
     pub module: ModuleRef,
     /// The function to call. Empty for [`ModuleKind::Command`].
     pub function: String,
@@ -20,6 +22,8 @@ pub struct JobSpec {
     /// Files mounted read-only under `/in`.
     pub inputs: Vec<Input>,
     pub command: CommandOptions,
+    /// What a task may take, in milliseconds: a worker that will be gone by then is given none.
+    pub time_request_ms: Option<u64>,
     /// How often a task that failed by its own doing is run again (not after a limit was hit).
     pub retries: u32,
     /// The job is cancelled when more tasks than this have failed for good.
@@ -309,6 +313,8 @@ pub struct JobStatus {
     pub job: JobId,
     pub name: Option<String>,
     pub owner: String,
+    /// Whose workers run it.
+    pub cluster: String,
     pub function: String,
     pub module: Digest,
     /// What the job's results are.

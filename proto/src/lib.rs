@@ -22,6 +22,7 @@
 //!
 //! Compatibility between versions (the ALPN names exactly one), compression, and workers that talk to each other.
 
+pub mod cluster;
 pub mod columns;
 pub mod frame;
 pub mod ids;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
 use crate::ids::{Digest, JobId, LeaseId, WorkerId};
 use crate::job::{Counts, JobSpec, JobStatus};
 use crate::outcome::{Captured, Failure};
@@ -58,6 +59,19 @@ pub enum Request {
     Cancel { job: JobId },
     /// Answered by [`Response::Farm`].
     Farm,
+    /// Makes a cluster. Answered by [`Response::Cluster`] once that is stored, not when it has workers.
+    CreateCluster { spec: Box<ClusterSpec>, scale: Scale },
+    /// What starting one worker of such a cluster would do. Answered by [`Response::Plan`]; nothing is done.
+    PlanCluster { spec: Box<ClusterSpec> },
+    /// Answered by [`Response::Clusters`].
+    Clusters,
+    /// Answered by [`Response::Cluster`].
+    Cluster { name: String },
+    /// Answered by [`Response::Cluster`] once that is stored.
+    ScaleCluster { name: String, scale: Scale },
+    /// Lets a cluster's workers leave when what they run has ended, or at once, and then the cluster go. Answered by
+    /// [`Response::Cluster`] once that is stored.
+    StopCluster { name: String, now: bool },
     /// Makes a ticket. Admins only. Answered by [`Response::Ticket`].
     Ticket { role: Role, name: String, valid_s: u64 },
     /// Ends the farm: its scheduler, and with it its workers. Admins only. Answered by [`Response::Stopping`].
@@ -85,6 +99,9 @@ pub enum Response {
     Status(Box<JobStatus>),
     Jobs(Vec<JobStatus>),
     Farm(FarmStatus),
+    Cluster(Box<ClusterStatus>),
+    Clusters(Vec<ClusterStatus>),
+    Plan(Plan),
     /// The text of a ticket.
     Ticket {
         ticket: String,
@@ -113,6 +130,10 @@ pub enum RequestError {
     NoSuchTask { job: JobId, task: u64, tasks: u64 },
     #[error("no worker is called {0:?}, nor has that number")]
     NoSuchWorker(String),
+    #[error("there is no cluster {name}; there {}", listed(there_are))]
+    NoSuchCluster { name: String, there_are: Vec<String> },
+    #[error("there are several clusters: {}", .0.join(", "))]
+    WhichCluster(Vec<String>),
     #[error("job {0} is not over")]
     NotOver(JobId),
     #[error("job {by} needs job {job}")]
@@ -131,6 +152,14 @@ pub enum RequestError {
     Storage(String),
     #[error("the scheduler is going down")]
     ShuttingDown,
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "is none".to_owned(),
+        [only] => format!("is {only}"),
+        names => format!("are {}", names.join(", ")),
+    }
 }
 
 /// Outcomes of consecutive tasks of one job. The payload holds their results as columns, one item a task; a failed
@@ -195,6 +224,8 @@ pub struct WorkerHello {
     pub slots: u32,
     /// Version of the worker.
     pub version: String,
+    /// In how many milliseconds it will be gone, if it knows: a span, as clocks differ.
+    pub ends_in_ms: Option<u64>,
     /// Drawn at random when the worker's process began, the same on each of its connections: one that comes back before
     /// the loss of its last connection was noticed is known by it.
     pub incarnation: u64,

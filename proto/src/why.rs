@@ -36,8 +36,11 @@ pub enum Cause {
     After { job: JobId },
     /// The results of tasks `first..end` of an earlier job.
     Input { job: JobId, first: u64, end: u64 },
-    /// A worker: none is connected that takes work.
-    NoWorker,
+    /// A worker: none of its cluster is connected that takes work. So many are on their way; why there are no more, as
+    /// far as is known.
+    NoWorker { cluster: String, coming: u32, short: Vec<String> },
+    /// A worker that will be there for so long: all that are connected end before.
+    NoTime { cluster: String, needed_ms: u64 },
     /// A slot: all of them are busy. `tasks` of the same job go first, and `jobs` other jobs of the same owner.
     Slot { tasks: u64, jobs: u64, slots: u64 },
     /// Its next attempt, which begins in so many milliseconds.

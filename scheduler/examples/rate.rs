@@ -58,6 +58,7 @@ async fn work(ticket: &Ticket) -> Result<()> {
     let link = dial::connect(ticket, None).await?;
     let (mut control, mut welcome) = link.open().await?;
     let hello = WorkerHello {
+        ends_in_ms: None,
         name: "nothing".into(),
         host: String::new(),
         pid: 0,
@@ -174,6 +175,8 @@ struct Client {
 
 fn job(args: Args) -> JobSpec {
     JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module: ModuleRef {
             digest: Digest::of(MODULE),

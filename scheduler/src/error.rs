@@ -14,6 +14,12 @@ pub enum SchedulerError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot listen on {address} for HTTP")]
+    ListenHttp {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("{path} belongs to a scheduler that is running ({holder})")]
     InUse {
         path: PathBuf,

@@ -9,6 +9,7 @@
 //! What survives a restart is in the [store](crate::store); [`owner::Owner::recover`] makes the same owner of it.
 
 mod asks;
+pub(crate) mod clusters;
 mod commands;
 mod commits;
 mod graph;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farm_core::Departure;
+use farm_proto::cluster::{ClusterSpec, ClusterStatus, Scale};
 use farm_proto::ids::{JobId, LeaseId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::{FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello};
@@ -105,6 +107,35 @@ enum Ask {
         caller: Caller,
         reply: Reply<Vec<JobStatus>>,
     },
+    CreateCluster {
+        caller: Caller,
+        spec: Box<ClusterSpec>,
+        scale: Scale,
+        reply: Reply<ClusterStatus>,
+    },
+    ScaleCluster {
+        caller: Caller,
+        name: String,
+        scale: Scale,
+        reply: Reply<ClusterStatus>,
+    },
+    StopCluster {
+        caller: Caller,
+        name: String,
+        now: bool,
+        reply: Reply<ClusterStatus>,
+    },
+    /// A cluster that is stopping has no workers any more.
+    EndCluster {
+        name: String,
+    },
+    Clusters {
+        reply: Reply<Vec<ClusterStatus>>,
+    },
+    Cluster {
+        name: String,
+        reply: Reply<ClusterStatus>,
+    },
     Overview {
         reply: Reply<FarmStatus>,
     },
@@ -138,6 +169,7 @@ pub(crate) struct Source {
 #[derive(Debug)]
 pub(crate) enum Said {
     Joined {
+        cluster: String,
         hello: WorkerHello,
         resume: Resume,
         outbox: Outbox,
@@ -290,6 +322,48 @@ impl Farm {
 
     pub(crate) async fn jobs(&self, caller: Caller) -> Result<Vec<JobStatus>, RequestError> {
         self.ask(|reply| Ask::Jobs { caller, reply }).await
+    }
+
+    /// Makes a cluster. Answers once it is stored.
+    pub(crate) async fn create_cluster(
+        &self,
+        caller: Caller,
+        spec: Box<ClusterSpec>,
+        scale: Scale,
+    ) -> Result<ClusterStatus, RequestError> {
+        self.ask(|reply| Ask::CreateCluster { caller, spec, scale, reply }).await
+    }
+
+    pub(crate) async fn scale_cluster(
+        &self,
+        caller: Caller,
+        name: String,
+        scale: Scale,
+    ) -> Result<ClusterStatus, RequestError> {
+        self.ask(|reply| Ask::ScaleCluster { caller, name, scale, reply }).await
+    }
+
+    pub(crate) async fn stop_cluster(
+        &self,
+        caller: Caller,
+        name: String,
+        now: bool,
+    ) -> Result<ClusterStatus, RequestError> {
+        self.ask(|reply| Ask::StopCluster { caller, name, now, reply }).await
+    }
+
+    /// Says that a cluster that is stopping has no workers any more.
+    pub(crate) async fn end_cluster(&self, name: String) {
+        // Nobody listens any more once the scheduler has ended.
+        let _ = self.asks.send(Ask::EndCluster { name }).await;
+    }
+
+    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterStatus>, RequestError> {
+        self.ask(|reply| Ask::Clusters { reply }).await
+    }
+
+    pub(crate) async fn cluster(&self, name: String) -> Result<ClusterStatus, RequestError> {
+        self.ask(|reply| Ask::Cluster { name, reply }).await
     }
 
     pub(crate) async fn overview(&self) -> Result<FarmStatus, RequestError> {

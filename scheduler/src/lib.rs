@@ -36,8 +36,10 @@
 pub mod admin;
 mod blobs;
 mod clock;
+mod cluster;
 mod error;
 mod farm;
+mod http;
 mod identity;
 mod job;
 mod memory;
@@ -48,6 +50,7 @@ mod state_dir;
 mod store;
 mod sync;
 
+pub use crate::cluster::provider::{LocalConfig, SlurmConfig, SpecRefused};
 pub use crate::error::{SchedulerError, TicketRefused};
 pub use crate::options::{Durability, Options};
 pub use crate::scheduler::{Handle, Scheduler};

@@ -6,11 +6,19 @@ use std::time::Duration;
 
 use farm_link::transport::IDLE_TIMEOUT;
 
+use crate::{LocalConfig, SlurmConfig};
+
 /// How a scheduler is set up. [`Options::new`] fills in what most farms want.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The UDP address to listen on. Port 0 takes a free one: ask [`Scheduler::local_addr`](crate::Scheduler::local_addr).
     pub listen: SocketAddr,
+    /// The TCP address for HTTP, which nodes of a cluster fetch the program from. None: there is no HTTP.
+    pub http: Option<SocketAddr>,
+    /// What the site says of workers on this host.
+    pub local: LocalConfig,
+    /// What the site says of its SLURM.
+    pub slurm: SlurmConfig,
     /// The folder that the scheduler has to itself: identity, blobs, results. Made if it is not there.
     pub state: PathBuf,
     /// The host that tickets lead to. Without it, the address that the scheduler listens on, or, if that is every
@@ -50,6 +58,9 @@ impl Options {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, Self::DEFAULT_PORT)),
+            http: None,
+            local: LocalConfig::default(),
+            slurm: SlurmConfig::default(),
             state: state.into(),
             advertise: None,
             max_connections: 4096,

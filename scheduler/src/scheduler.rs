@@ -1,6 +1,9 @@
 //! A scheduler from its start to its end.
 
+use crate::cluster::provider::{Local, Program, Provider, Slurm};
+use crate::cluster::{self, Desk, FarmView, FleetViews, Provisioner, Tickets};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,13 +12,15 @@ use farm_link::transport;
 use farm_proto::close;
 use farm_proto::ticket::{Role, Ticket};
 use quinn::Endpoint;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::blobs::Blobs;
 use crate::farm::Farm;
+use crate::farm::clusters::Board;
 use crate::farm::owner::Owner;
+use crate::http::Http;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
@@ -43,7 +48,9 @@ pub struct Scheduler {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     owner: Owner,
+    provisioner: Provisioner,
     errors: ErrorQueue,
+    http: Option<Http>,
     /// Held to the end.
     state: StateDir,
 }
@@ -92,12 +99,34 @@ impl Scheduler {
         let secrets = Secrets::open(&state, used)?;
         let (farm, inbox) = Farm::new();
         let stored = (Arc::clone(&store), writer, recovered);
-        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard())?;
+        let (show, shown) = watch::channel(FarmView::default());
+        let (show_fleets, fleets) = watch::channel(FleetViews::default());
+        let board = Board { show, fleets };
+        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard(), board)?;
         let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?, &secrets.reset_key())?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
+        let (http, reports) = match options.http {
+            Some(address) => {
+                let (http, reports) = Http::bind(address, Path::new("/proc/self/exe")).await?;
+                (Some(http), reports)
+            }
+            None => (None, mpsc::channel(1).1),
+        };
         state.announce(local)?;
+        let secrets = Arc::new(secrets);
+        let desk = Arc::new(Desk {
+            farm: ca.fingerprint().short(),
+            local: Arc::new(Provider::Local(local_provider(&options, &state)?)),
+            slurm: Arc::new(Provider::Slurm(Slurm::new(options.slurm.clone()))),
+            config: (options.local.clone(), options.slurm.clone()),
+            program: program(&options, http.as_ref()),
+            tickets: tickets(&options, local, &ca, &secrets),
+        });
+        let provisioner =
+            Provisioner { desk: Arc::clone(&desk), farm: farm.clone(), shown, show: show_fleets, reports };
         let scheduler = Self {
             endpoint,
+            provisioner,
             shared: Arc::new(Shared {
                 options,
                 local,
@@ -109,13 +138,19 @@ impl Scheduler {
                 peers: gone::Peers::default(),
                 ending: watch::Sender::default(),
                 workers: AtomicU64::new(0),
+                desk,
             }),
             owner,
             errors,
+            http,
             state,
         };
         for role in [Role::Admin, Role::Worker] {
             scheduler.write_ticket(role)?;
+        }
+        if let Some(http) = &scheduler.http {
+            let (sha256, bytes) = http.program();
+            tracing::info!(address = %http.local_addr(), sha256, bytes, "serving HTTP, and this program");
         }
         tracing::info!(address = %local, ca = %scheduler.shared.ca.fingerprint().short(), "listening");
         Ok(scheduler)
@@ -160,6 +195,11 @@ impl Scheduler {
         self.shared.local
     }
 
+    /// The address for HTTP, with the port that it got; none if there is no HTTP.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Http::local_addr)
+    }
+
     /// A ticket for `name` with which to enrol until `validity` from now. It leads to the advertised host.
     ///
     /// # Errors
@@ -197,13 +237,17 @@ impl Scheduler {
     ///
     /// None at present: what goes wrong while it runs is logged, and told to whom it concerns.
     pub async fn run(self) -> Result<(), SchedulerError> {
-        let Self { endpoint, shared, owner, errors, state } = self;
+        let Self { endpoint, shared, owner, provisioner, errors, http, state } = self;
         let mut ending = shared.ending.subscribe();
         // Ends what is in it when this future is dropped.
         let mut parts = JoinSet::new();
         parts.spawn(owner.run());
+        parts.spawn(cluster::run(provisioner));
         parts.spawn(gone::watch(errors, Arc::clone(&shared)));
         parts.spawn(listener::run(endpoint.clone(), Arc::clone(&shared)));
+        if let Some(http) = http {
+            parts.spawn(http.run());
+        }
         tokio::select! {
             // The sender is in `shared`.
             _ = ending.wait_for(Option::is_some) => {}
@@ -234,6 +278,33 @@ impl Scheduler {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Starts workers on this host: of the program that this process is of.
+fn local_provider(options: &Options, state: &StateDir) -> Result<Local, SchedulerError> {
+    let folder = state.join("workers");
+    let failed = |source| SchedulerError::State { path: folder.clone(), source };
+    let program = std::env::current_exe().map_err(failed)?;
+    Local::new(options.local.clone(), folder.clone(), program).map_err(|error| failed(std::io::Error::other(error)))
+}
+
+/// How nodes come by the program.
+fn program(options: &Options, http: Option<&Http>) -> Program {
+    let Some(http) = http else { return Program::default() };
+    let (sha256, size) = http.program();
+    let (host, port) = (options.ticket_host(None), http.local_addr().port());
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    Program { sha256: sha256.to_owned(), size, urls: vec![format!("http://{host}:{port}/worker/{sha256}")] }
+}
+
+/// Makes tickets for workers of a cluster that lead here.
+fn tickets(options: &Options, local: SocketAddr, ca: &Ca, secrets: &Arc<Secrets>) -> Tickets {
+    let (host, port, ca, secrets) = (options.ticket_host(None), local.port(), ca.fingerprint(), Arc::clone(secrets));
+    Box::new(move |cluster, validity| {
+        let bearer = Caller { role: Role::Worker, name: cluster.to_owned() };
+        let secret = secrets.make(&bearer, validity)?;
+        Ok(Ticket { host: host.clone(), port, role: Role::Worker, ca, secret }.to_string())
+    })
 }
 
 fn bind(

@@ -27,12 +27,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use farm_link::LinkError;
 use farm_proto::close;
+use farm_proto::cluster::ClusterSpec;
 use farm_proto::ids::WorkerId;
+use farm_proto::message::RequestError;
+use farm_proto::ticket::Role;
 
 use crate::Options;
 use crate::blobs::Blobs;
+use crate::cluster::Desk;
 use crate::farm::Farm;
 use crate::identity::ca::Ca;
+use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
 use crate::store::Store;
 
@@ -51,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) local: SocketAddr,
     pub(crate) ca: Ca,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) store: Arc<Store>,
     pub(crate) farm: Farm,
@@ -60,9 +65,18 @@ pub(crate) struct Shared {
     /// Set when the scheduler is to end.
     pub(crate) ending: tokio::sync::watch::Sender<Option<Ending>>,
     pub(crate) workers: AtomicU64,
+    pub(crate) desk: Arc<Desk>,
 }
 
 impl Shared {
+    /// The cluster with what the site says, if the caller may have it.
+    pub(crate) fn check_cluster(&self, caller: &Caller, spec: &ClusterSpec) -> Result<ClusterSpec, RequestError> {
+        if !caller.is_admin() {
+            return Err(RequestError::Forbidden(Role::Admin));
+        }
+        self.desk.resolve(spec)
+    }
+
     fn next_worker(&self) -> WorkerId {
         WorkerId(self.workers.fetch_add(1, Ordering::Relaxed) + 1)
     }

@@ -40,6 +40,7 @@
 
 mod ballast;
 pub(crate) mod batches;
+pub(crate) mod clusters;
 pub(crate) mod codec;
 mod error;
 mod job_results;
@@ -63,7 +64,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farm_proto::ids::{Digest, JobId};
+use farm_proto::ids::{ClusterId, Digest, JobId};
 use farm_proto::job::{JobSpec, JobState};
 use farm_proto::message::SubmitKey;
 use rusqlite::Connection;
@@ -78,6 +79,7 @@ pub(crate) use self::writer::Writer;
 pub(crate) use crate::Durability;
 use crate::SchedulerError;
 use crate::blobs::Folder;
+use crate::cluster::Wanted;
 use crate::state_dir::StateDir;
 use crate::sync::locked;
 
@@ -115,6 +117,7 @@ pub(crate) struct Recovered {
     pub(crate) life: u64,
     /// Ascending by id; without those that were deleted.
     pub(crate) jobs: Vec<StoredJob>,
+    pub(crate) clusters: Vec<ClusterRow>,
     /// The highest id that a job ever had, deleted ones included; 0 if there was none.
     pub(crate) last_job: JobId,
 }
@@ -129,6 +132,17 @@ pub(crate) struct StoredJob {
     pub(crate) batches: Vec<(Range<u64>, Vec<Range<u64>>)>,
     /// Already published; closed if the job has ended.
     pub(crate) results: Arc<JobResults>,
+}
+
+/// A cluster as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClusterRow {
+    pub(crate) name: String,
+    pub(crate) cluster: ClusterId,
+    pub(crate) owner: String,
+    pub(crate) created_ms: u64,
+    /// None: there is none of that name any more, but jobs may still name it.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// A job as it was accepted.
@@ -187,6 +201,8 @@ pub(crate) enum Record {
         job: JobId,
         end: JobEnd,
     },
+    /// A cluster, new or changed.
+    Cluster(Box<ClusterRow>),
     /// A job that is to be forgotten, with all that is its own. It need not be there any more. See [`Writer::delete`].
     Deleted {
         job: JobId,
@@ -230,6 +246,7 @@ impl Record {
             Self::Accepted(row) => 512 + row.inline.len() + 48 * rows::blobs_of(&row.spec).count(),
             Self::Batch { outcomes, .. } => outcomes.weight(),
             Self::Ended { end, .. } => 128 + 8 * (end.failed.len() + end.missing.len()),
+            Self::Cluster(_) => 1024,
             Self::Deleted { .. } => 64,
         }
     }

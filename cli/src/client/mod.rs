@@ -18,6 +18,7 @@ use bytes::Bytes;
 use farm_link::failpoint;
 use farm_link::stream::FrameReader;
 use farm_proto::close;
+use farm_proto::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
 use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus};
 use farm_proto::message::{FarmStatus, Open, Request, RequestError, Response, SubmitKey};
@@ -239,6 +240,73 @@ impl Client {
         match self.ask_until(Request::Drain { worker: worker.to_owned() }).await? {
             Response::Draining { workers } => Ok(workers),
             _ => Err(ClientError::Unexpected("no word of a worker")),
+        }
+    }
+
+    /// Makes a cluster. Answered once that is stored, not when it has workers.
+    ///
+    /// # Errors
+    ///
+    /// The caller may not, there is one of that name, or no such provider; or the scheduler did not come back in time.
+    pub async fn create_cluster(&self, spec: ClusterSpec, scale: Scale) -> Result<ClusterStatus, ClientError> {
+        self.one_cluster(Request::CreateCluster { spec: Box::new(spec), scale }).await
+    }
+
+    /// What starting a worker of such a cluster would do.
+    ///
+    /// # Errors
+    ///
+    /// There is no such provider; or the scheduler did not come back in time.
+    pub async fn plan_cluster(&self, spec: ClusterSpec) -> Result<Plan, ClientError> {
+        match self.ask_until(Request::PlanCluster { spec: Box::new(spec) }).await? {
+            Response::Plan(plan) => Ok(plan),
+            _ => Err(ClientError::Unexpected("no plan of a cluster")),
+        }
+    }
+
+    /// All clusters; `default` only if it has workers or jobs, or there is no other.
+    ///
+    /// # Errors
+    ///
+    /// The scheduler did not come back in time.
+    pub async fn clusters(&self) -> Result<Vec<ClusterStatus>, ClientError> {
+        match self.ask_until(Request::Clusters).await? {
+            Response::Clusters(clusters) => Ok(clusters),
+            _ => Err(ClientError::Unexpected("no list of clusters")),
+        }
+    }
+
+    /// One cluster.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name; or the scheduler did not come back in time.
+    pub async fn cluster(&self, name: &str) -> Result<ClusterStatus, ClientError> {
+        self.one_cluster(Request::Cluster { name: name.to_owned() }).await
+    }
+
+    /// Wants so many workers of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, or it is somebody else's; or the scheduler did not come back in time.
+    pub async fn scale_cluster(&self, name: &str, scale: Scale) -> Result<ClusterStatus, ClientError> {
+        self.one_cluster(Request::ScaleCluster { name: name.to_owned(), scale }).await
+    }
+
+    /// Lets a cluster's workers leave, when what they run has ended or at once, and the cluster go.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, or it is somebody else's; or the scheduler did not come back in time.
+    pub async fn stop_cluster(&self, name: &str, now: bool) -> Result<ClusterStatus, ClientError> {
+        self.one_cluster(Request::StopCluster { name: name.to_owned(), now }).await
+    }
+
+    async fn one_cluster(&self, request: Request) -> Result<ClusterStatus, ClientError> {
+        match self.ask_until(request).await? {
+            Response::Cluster(status) => Ok(*status),
+            _ => Err(ClientError::Unexpected("no word of a cluster")),
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod bench;
+pub(crate) mod cluster;
 pub(crate) mod farm;
 pub(crate) mod guest;
 pub(crate) mod inspect;

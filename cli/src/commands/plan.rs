@@ -1,5 +1,7 @@
 //! What `farm submit` is to start: a job, or several that need each other.
 
+use std::time::Duration;
+
 use farm_client::args::Arguments;
 use farm_client::client::{Client, Watch};
 use farm_client::exit_codes;
@@ -56,6 +58,9 @@ impl Plan {
         let mut options = job::options(&args.task)?;
         options.name.clone_from(&args.name);
         options.priority = args.priority;
+        options.cluster.clone_from(&args.cluster);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        options.time_request_ms = args.time_request.map(milliseconds);
         options.after.clone_from(&args.after);
         let reduction = match &args.reduce {
             Some(name) => {

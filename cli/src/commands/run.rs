@@ -193,6 +193,7 @@ impl Run<'_> {
         let left = self.job.arguments.count() - self.failed - self.succeeded;
         let reason = reason.or_else(|| self.too_many().then(|| format!("more than {} tasks failed", self.failed - 1)));
         JobStatus {
+            cluster: "default".to_owned(),
             job: NO_JOB,
             name: None,
             owner: String::new(),

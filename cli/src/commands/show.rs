@@ -16,6 +16,7 @@ pub(super) struct JobJson<'a> {
     id: u64,
     name: Option<&'a str>,
     owner: &'a str,
+    cluster: &'a str,
     function: &'a str,
     module: String,
     state: JobState,
@@ -39,6 +40,7 @@ impl<'a> From<&'a JobStatus> for JobJson<'a> {
             id: status.job.0,
             name: status.name.as_deref(),
             owner: &status.owner,
+            cluster: &status.cluster,
             function: &status.function,
             module: status.module.to_string(),
             state: status.state,
@@ -208,7 +210,7 @@ pub(super) fn farm(status: &FarmStatus) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut widths: Vec<_> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

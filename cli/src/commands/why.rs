@@ -1,6 +1,7 @@
 //! `farm why`: what a task waits for, or where its time went.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use farm_client::exit_codes;
 use farm_proto::ids::WorkerId;
@@ -40,7 +41,12 @@ fn cause_in_json(cause: &Cause) -> Value {
         Cause::Storing => json!({"cause": "storing"}),
         Cause::After { job } => json!({"cause": "after", "job": job.0}),
         Cause::Input { job, first, end } => json!({"cause": "input", "job": job.0, "first": first, "end": end}),
-        Cause::NoWorker => json!({"cause": "no-worker"}),
+        Cause::NoWorker { cluster, coming, short } => {
+            json!({"cause": "no-worker", "cluster": cluster, "coming": coming, "short": short})
+        }
+        Cause::NoTime { cluster, needed_ms } => {
+            json!({"cause": "no-time", "cluster": cluster, "needed_ms": needed_ms})
+        }
         Cause::Slot { tasks, jobs, slots } => {
             json!({"cause": "slot", "tasks_first": tasks, "jobs_first": jobs, "slots": slots})
         }
@@ -129,7 +135,20 @@ fn predicate(group: &WhyGroup) -> String {
         Cause::Input { job, first, .. } => {
             format!("{waits} results of job {job}; the first of them for that of its task {first}")
         }
-        Cause::NoWorker => format!("{waits} a worker: none is connected that takes work"),
+        Cause::NoWorker { cluster, coming, short } => {
+            let mut text = format!("{waits} a worker: none of cluster {cluster} is connected that takes work");
+            if *coming > 0 {
+                text.push_str(&format!("; {coming} on the way"));
+            }
+            short.iter().for_each(|why| text.push_str(&format!("\n    {why}")));
+            text
+        }
+        Cause::NoTime { cluster, needed_ms } => {
+            let needed = Duration::from_millis(*needed_ms);
+            format!(
+                "{waits} a worker of cluster {cluster} that stays for {needed:?}: all that are connected end before"
+            )
+        }
         Cause::Slot { tasks, jobs, slots } => format!("{waits} a slot: {}", in_front(*tasks, *jobs, *slots)),
         Cause::Backoff { attempt, wait_ms } => {
             format!("{waits} attempt {}, which begins in {}", attempt + 1, time(wait_ms.saturating_mul(1_000_000)))
@@ -271,7 +290,10 @@ mod tests {
 
     #[test]
     fn programs_get_the_cause_by_name() {
-        let json = in_json(&why(JobState::Waiting, &[(0, 10, Cause::NoWorker)]));
+        let json = in_json(&why(
+            JobState::Waiting,
+            &[(0, 10, Cause::NoWorker { cluster: "default".to_owned(), coming: 0, short: Vec::new() })],
+        ));
         assert_eq!(
             json,
             json!({"job": 7, "state": "waiting", "reason": null, "groups": [{"task": 0, "count": 10, "cause": "no-worker"}]})

@@ -150,6 +150,7 @@ fn hello(options: &AgentOptions) -> WorkerHello {
         pid: std::process::id(),
         slots: options.slots.max(1) as u32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ends_in_ms: None,
         // A `RandomState` is seeded at random.
         incarnation: RandomState::new().build_hasher().finish(),
     }

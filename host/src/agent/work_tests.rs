@@ -32,6 +32,8 @@ impl Random {
 
 fn spec(args: Args) -> JobSpec {
     JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module: ModuleRef { digest: Digest::of(b"m"), size: 1, kind: ModuleKind::Core, result: ResultEncoding::Json },
         function: "f".to_owned(),

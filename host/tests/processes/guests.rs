@@ -141,6 +141,8 @@ pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpe
         priority: 0,
         after: Vec::new(),
         fold: false,
+        cluster: None,
+        time_request_ms: None,
     };
     (prepared.bytes, spec)
 }

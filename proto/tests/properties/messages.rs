@@ -166,13 +166,15 @@ fn spec() -> impl Strategy<Value = JobSpec> {
             priority,
             after,
             fold,
+            cluster: None,
+            time_request_ms: None,
         }
     })
 }
 
 fn hello() -> impl Strategy<Value = WorkerHello> {
     (text(), text(), text(), any::<(u32, u32, u64)>()).prop_map(|(name, host, version, (pid, slots, incarnation))| {
-        WorkerHello { name, host, pid, slots, version, incarnation }
+        WorkerHello { name, host, pid, slots, version, ends_in_ms: None, incarnation }
     })
 }
 
@@ -226,6 +228,7 @@ fn status() -> impl Strategy<Value = JobStatus> {
         let (job, module, result, state, counts, needs) = what;
         let (priority, submitted_ms, ended_ms, retried) = numbers;
         JobStatus {
+            cluster: "default".to_owned(),
             job,
             name,
             owner,
@@ -275,7 +278,7 @@ fn why() -> impl Strategy<Value = Why> {
             Account { queued_ns, leased_ns, fetching_ns, compiling_ns, running_ns, storing_ns }
         });
     let cause = prop_oneof![
-        select(&[Cause::Storing, Cause::NoWorker, Cause::GivenUp][..]),
+        select(&[Cause::Storing, Cause::GivenUp][..]),
         job_id().prop_map(|job| Cause::After { job }),
         (job_id(), any::<(u64, u64)>()).prop_map(|(job, (first, end))| Cause::Input { job, first, end }),
         any::<[u64; 3]>().prop_map(|[tasks, jobs, slots]| Cause::Slot { tasks, jobs, slots }),

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use farm_core::{Command, Config, Core, Event, Fact, NewJob, Refused, Time};
-use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, WorkerId};
 use farm_proto::message::{Batch, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
@@ -83,7 +83,13 @@ fn run(tasks: u64, workers: u64, batch: u32, fail_every: u64) -> Result<Duration
     };
     let nothing = Resume::default();
     for worker in 0..workers {
-        let event = Event::WorkerJoined { worker: WorkerId(worker), slots: SLOTS, resume: &nothing };
+        let event = Event::WorkerJoined {
+            worker: WorkerId(worker),
+            cluster: ClusterId::DEFAULT,
+            slots: SLOTS,
+            ends: None,
+            resume: &nothing,
+        };
         tell(&mut core, &mut queues, now, event)?;
     }
     let job = core.next_job();

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::{Batch, Resume};
 use farm_proto::outcome::Failure;
 use farm_proto::why::Stage;
 
 use crate::command::FactSeq;
+use crate::time::Time;
 
 /// Something that happened, told to [`Core::handle`](crate::Core::handle).
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +23,8 @@ pub enum Event<'a> {
     /// The facts up to and including this one are on disk.
     Persisted { seq: FactSeq },
 
-    /// A worker connected. Its id has never been used before: a worker that comes back is a new one. Slots beyond 4 096
-    /// stay idle.
+    /// A worker of a cluster connected. Its id has never been used before: a worker that comes back is a new one. Slots
+    /// beyond 4 096 stay idle. If it is known when it `ends`, it is leased nothing that would take longer.
     ///
     /// What a worker that comes back still holds is in `resume` (empty otherwise). The end of its old connection, where
     /// this life of the scheduler has had one, must have been [told](Self::WorkerLeft) before: what another worker holds
@@ -34,7 +35,7 @@ pub enum Event<'a> {
     /// is not its own any more: answers to that are dropped. That goes for tasks that have an outcome, wait for another
     /// attempt, or have been leased to another worker, and for those that this worker has answered in this life already.
     /// Of jobs that are over it is told so.
-    WorkerJoined { worker: WorkerId, slots: u32, resume: &'a Resume },
+    WorkerJoined { worker: WorkerId, cluster: ClusterId, slots: u32, ends: Option<Time>, resume: &'a Resume },
     /// A worker says what it does for a job before it can run its tasks, or that it can run them now. Nothing is decided
     /// by it: it is for [`Core::why`](crate::Core::why).
     WorkerPreparing { worker: WorkerId, job: JobId, stage: Stage },
@@ -71,6 +72,10 @@ pub struct NewJob {
     pub max_failures: Option<u64>,
     /// Bytes of argument a task, on average: bounds leases. 0 for arguments that are not sent.
     pub arg_bytes: u64,
+    /// Only workers of this cluster are leased its tasks.
+    pub cluster: ClusterId,
+    /// What a task may take, in nanoseconds, if its user has said: workers that have less left are leased none.
+    pub time_request: Option<u64>,
     /// What a task is expected to take, in nanoseconds, where the same function was measured before
     /// ([`JobView::task_ns`](crate::JobView::task_ns)). Without it, the first leases hold one task a slot.
     pub task_ns: Option<u64>,
@@ -104,6 +109,8 @@ impl NewJob {
             retries: 0,
             max_failures: None,
             arg_bytes: 0,
+            cluster: ClusterId::default(),
+            time_request: None,
             task_ns: None,
             after: Vec::new(),
             input: None,

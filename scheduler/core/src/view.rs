@@ -1,6 +1,8 @@
 //! What can be seen of a core.
 
-use farm_proto::ids::{JobId, WorkerId};
+use std::time::Duration;
+
+use farm_proto::ids::{ClusterId, JobId, WorkerId};
 use farm_proto::job::{Counts, JobState};
 use farm_proto::why::Stage;
 
@@ -11,6 +13,7 @@ use crate::time::Time;
 pub struct JobView {
     pub job: JobId,
     pub owner: String,
+    pub cluster: ClusterId,
     pub priority: i32,
     /// Final only once the end is stored. Counts are ahead of it by what is on its way to the disk.
     pub state: JobState,
@@ -53,9 +56,11 @@ pub enum Waiting {
     After { job: JobId },
     /// For the results of tasks `first..end` of an earlier job to be stored.
     Input { job: JobId, first: u64, end: u64 },
-    /// For a worker: there is none that takes leases.
+    /// For a worker: there is none in its cluster that takes leases.
     Worker,
-    /// For one of the farm's `slots`. `tasks` of the same job are leased before it, and `jobs` other jobs of the same
+    /// For a worker that will be there for so long: all that there are end before, or take no more leases.
+    Time { needed: Duration },
+    /// For one of its cluster's `slots`. `tasks` of the same job are leased before it, and `jobs` other jobs of the same
     /// owner.
     Slot { tasks: u64, jobs: u64, slots: u64 },
     /// For its next attempt, which may start at `until`.

@@ -14,7 +14,7 @@ use crate::state_dir::state_error;
 use crate::store::mark::{self, Marked};
 use crate::store::recover::{DATABASE, commits, lost};
 use crate::store::schema::connect_to_inspect;
-use crate::store::{JobEnd, JobRow, StoreError, rows};
+use crate::store::{JobEnd, JobRow, StoreError, clusters, rows};
 
 /// What [`check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,6 +161,10 @@ impl Check<'_> {
     fn farm(&mut self) -> Result<(), StoreError> {
         if rows::Farm::read(self.connection, self.path)?.is_none() {
             self.corrupt("table farm: no row");
+        }
+        match clusters::read(self.connection, self.path) {
+            Err(StoreError::Corrupt { place, .. }) => self.corrupt(place),
+            read => drop(read?),
         }
         self.rows("SELECT job, deleted FROM jobs WHERE deleted NOT NULL", |check, row| {
             let job = JobId(rows::number(row, 0).map_err(StoreError::of(check.path))?);

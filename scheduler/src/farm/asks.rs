@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use farm_core::Event;
 use farm_proto::ids::{JobId, WorkerId};
-use farm_proto::job::JobStatus;
+use farm_proto::job::{JobSpec, JobStatus};
 use farm_proto::message::{FarmStatus, RequestError, SchedulerControl, WorkerStatus};
 
-use super::jobs::{JobRecord, new_job};
+use super::jobs::JobRecord;
 use super::owner::{Owner, Stopping};
 use super::{Ask, Reply, Source, Submission};
 use crate::clock::unix_ms;
@@ -53,6 +53,16 @@ impl Owner {
                 let statuses = visible.filter_map(|(&job, record)| Some(record.status(self.core.job(job)?)));
                 let _ = reply.send(Ok(statuses.collect()));
             }
+            Ask::CreateCluster { caller, spec, scale, reply } => self.create_cluster(&caller, *spec, scale, reply),
+            Ask::ScaleCluster { caller, name, scale, reply } => self.scale_cluster(&caller, &name, scale, reply),
+            Ask::StopCluster { caller, name, now, reply } => self.stop_cluster(&caller, &name, now, reply),
+            Ask::EndCluster { name } => self.end_cluster(&name),
+            Ask::Clusters { reply } => {
+                let _ = reply.send(Ok(self.list_clusters()));
+            }
+            Ask::Cluster { name, reply } => {
+                let _ = reply.send(self.cluster(&name));
+            }
             Ask::Overview { reply } => {
                 let _ = reply.send(Ok(self.overview()));
             }
@@ -92,9 +102,15 @@ impl Owner {
             }
             return;
         }
-        let checked = self.check_room().and_then(|()| self.needs_of(&new.caller, &new.spec));
+        let checked = self.check_room().and_then(|()| {
+            let cluster = self.cluster_for(new.spec.cluster.as_deref())?;
+            Ok((cluster, self.needs_of(&new.caller, &new.spec)?))
+        });
         match checked {
-            Ok(needs) => self.take_in(new, needs, reply),
+            Ok((cluster, needs)) => {
+                let spec = JobSpec { cluster: Some(cluster), ..new.spec };
+                self.take_in(Submission { spec, ..new }, needs, reply);
+            }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -113,7 +129,7 @@ impl Owner {
             spec: Arc::new(spec),
             inline,
         });
-        let new = new_job(&row);
+        let new = self.new_job(&row);
         let (owner, name, function, tasks) = (&row.owner, row.spec.name.as_deref(), &row.spec.function, new.tasks);
         tracing::info!(%job, name, owner, function, tasks, "job submitted");
         let results = self.store.begin(job);
@@ -129,7 +145,7 @@ impl Owner {
         }
     }
 
-    fn check_room(&self) -> Result<(), RequestError> {
+    pub(super) fn check_room(&self) -> Result<(), RequestError> {
         if self.stopping.is_some() {
             return Err(RequestError::ShuttingDown);
         }

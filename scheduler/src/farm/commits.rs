@@ -60,6 +60,9 @@ pub(super) struct Commits {
     /// The bytes of what waits and of what is under way.
     weight: usize,
     stored: FactSeq,
+    /// Records that were ever added, and that were written.
+    added: u64,
+    written: u64,
     trouble: Option<Trouble>,
     /// Whether there may be something left to do for deleted jobs.
     untidy: bool,
@@ -112,6 +115,8 @@ impl Commits {
             at_once: AT_ONCE,
             weight: 0,
             stored: FactSeq::default(),
+            added: 0,
+            written: 0,
             trouble: None,
             untidy: true,
         }
@@ -139,7 +144,19 @@ impl Commits {
         std::mem::take(&mut self.deleted)
     }
 
+    /// Adds something that is no fact of the core: it is stored when so many records are [written](Self::written).
+    pub(super) fn add_other(&mut self, record: Record) -> u64 {
+        self.push(record);
+        self.added
+    }
+
+    /// How many of the records are written that were ever added.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     fn push(&mut self, record: Record) {
+        self.added += 1;
         self.weight += record.weight();
         self.waiting.records.push(record);
         self.waiting.seqs.push(None);
@@ -301,6 +318,7 @@ impl Commits {
         }
         self.weight -= weight;
         self.at_once = (self.at_once * 2).min(AT_ONCE);
+        self.written += pending.records.len() as u64;
         if self.trouble.take().is_some() {
             tracing::info!("things can be stored again");
         }
@@ -343,7 +361,7 @@ fn points_of(records: &[Record]) -> Vec<(&'static str, &'static str)> {
         Record::Accepted(_) => Some(("scheduler.accept.before-commit", "scheduler.accept.after-commit")),
         Record::Batch { .. } => Some(("scheduler.batch.before-commit", "scheduler.batch.after-commit")),
         Record::Ended { .. } => Some(("scheduler.end.before-commit", "scheduler.end.after-commit")),
-        Record::Deleted { .. } => None,
+        Record::Cluster(_) | Record::Deleted { .. } => None,
     };
     let mut points: Vec<_> = records.iter().filter_map(of).collect();
     points.dedup();

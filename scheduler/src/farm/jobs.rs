@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use farm_core::{JobView, NewJob, TaskInput};
-use farm_proto::ids::{Digest, JobId, WorkerId};
+use farm_proto::cluster;
+use farm_proto::ids::{ClusterId, Digest, JobId, WorkerId};
 use farm_proto::job::{Args, JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::SubmitKey;
 
@@ -21,6 +22,7 @@ const MOST_PROGRESS: usize = 256;
 #[derive(Debug)]
 pub(super) struct JobRecord {
     pub(super) name: Option<String>,
+    pub(super) cluster: String,
     pub(super) owner: String,
     pub(super) key: SubmitKey,
     pub(super) stamp: u64,
@@ -70,6 +72,7 @@ impl JobRecord {
         let JobRow { spec, .. } = row;
         Self {
             name: spec.name.clone(),
+            cluster: spec.cluster.clone().unwrap_or_else(|| cluster::DEFAULT.to_owned()),
             owner: row.owner.clone(),
             key: row.key,
             stamp: row.stamp,
@@ -101,6 +104,7 @@ impl JobRecord {
             job: view.job,
             name: self.name.clone(),
             owner: self.owner.clone(),
+            cluster: self.cluster.clone(),
             function: self.function.clone(),
             module: self.module,
             result: self.result,
@@ -151,14 +155,16 @@ impl JobRecord {
     }
 }
 
-/// A job as the core wants to know it.
-pub(super) fn new_job(row: &JobRow) -> NewJob {
+/// A job of a cluster as the core wants to know it.
+pub(super) fn new_job(row: &JobRow, cluster: ClusterId) -> NewJob {
     let JobRow { owner, spec, arg_bytes, task_ns, .. } = row;
     let input = match &spec.args {
         Args::Results(results) => Some(TaskInput { job: results.job, fan_in: results.fan_in() }),
         _ => None,
     };
     NewJob {
+        cluster,
+        time_request: spec.time_request_ms.map(|ms| ms.saturating_mul(1_000_000)),
         owner: owner.clone(),
         priority: spec.priority,
         tasks: spec.args.count(),

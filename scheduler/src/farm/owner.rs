@@ -1,5 +1,10 @@
 //! The owner and its loop.
 
+use super::clusters::Clusters;
+use super::jobs::new_job;
+use crate::store::JobRow;
+use farm_core::NewJob;
+use farm_proto::cluster;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +42,7 @@ pub(crate) struct Owner {
     pub(super) workers: BTreeMap<WorkerId, Peer>,
     /// Workers that are yet to be told that what they said is stored.
     pub(super) owing: BTreeSet<WorkerId>,
+    pub(super) clusters: Clusters,
     pub(super) measured: Measured,
     pub(super) retention: Retention,
     /// Set when no more jobs are taken.
@@ -83,10 +89,12 @@ impl Owner {
                 self.tell(Event::Timeout, None);
             }
             self.retain();
+            self.show_clusters();
             while let Some(seq) = stored.take().or_else(|| self.commits.commit()) {
                 self.tell(Event::Persisted { seq }, None);
             }
             self.end_deletions();
+            self.settle_clusters();
             self.acknowledge();
             self.stopped();
         }
@@ -124,7 +132,11 @@ impl Owner {
     fn deadline(&self) -> Option<Instant> {
         let core = self.core.next_deadline();
         let core = core.and_then(|due| self.started.checked_add(due.since(Time::ZERO)));
-        core.into_iter().chain(self.commits.retry_at()).chain(self.retention.next_sweep()).min()
+        core.into_iter()
+            .chain(self.commits.retry_at())
+            .chain(self.retention.next_sweep())
+            .chain(self.clusters.next_show())
+            .min()
     }
 
     /// Tells the core what happened and does what it asks for. `in_hand`: the outcomes that the event is about.
@@ -156,6 +168,11 @@ impl Owner {
                 let _ = reply.send(Ok(()));
             }
         }
+    }
+
+    /// A job as the core wants to know it.
+    pub(super) fn new_job(&self, row: &JobRow) -> NewJob {
+        new_job(row, self.clusters.id(row.spec.cluster.as_deref().unwrap_or(cluster::DEFAULT)))
     }
 
     /// For how long this scheduler has been running.

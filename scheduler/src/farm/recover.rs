@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::{Config, Core, Fact, NewJob};
+use farm_proto::cluster;
 use farm_proto::ids::{JobId, LeaseId};
 use tokio::time::Instant;
 
 use super::Inbox;
+use super::clusters::{Board, Clusters};
 use super::commits::Commits;
 use super::graph::named_by;
 use super::jobs::{JobRecord, Jobs, new_job};
@@ -37,15 +39,17 @@ impl Owner {
         (store, writer, recovered): (Arc<Store>, Writer, Recovered),
         blobs: Arc<Blobs>,
         lock: Arc<File>,
+        board: Board,
     ) -> Result<Self, SchedulerError> {
-        let Recovered { life, jobs: stored, last_job } = recovered;
+        let Recovered { life, jobs: stored, clusters, last_job } = recovered;
+        let clusters = Clusters::new(clusters, board);
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
         let mut measured = Measured::default();
         let mut live = BTreeMap::new();
         for StoredJob { row, end, batches, results } in stored {
             let job = row.job;
             keys.insert((row.owner.clone(), row.key), job);
-            let mut spec = new_job(&row);
+            let mut spec = new_job(&row, clusters.id(row.spec.cluster.as_deref().unwrap_or(cluster::DEFAULT)));
             if end.is_some() {
                 // It waits for nothing any more, and what it waited for may have been deleted.
                 spec = NewJob { after: Vec::new(), input: None, ..spec };
@@ -91,6 +95,7 @@ impl Owner {
             keys,
             workers: BTreeMap::new(),
             owing: BTreeSet::new(),
+            clusters,
             measured,
             retention: Retention::new(options.keep_results),
             stopping: None,

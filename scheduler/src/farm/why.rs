@@ -25,18 +25,30 @@ impl Owner {
         let groups = groups.into_iter().map(|group| WhyGroup {
             task: group.first,
             count: group.count,
-            cause: self.cause(group.waiting, now),
+            cause: self.cause(job, group.waiting, now),
         });
         Ok(Why { job, state: view.state, groups: groups.collect(), reason: view.reason })
     }
 
-    fn cause(&self, waiting: Waiting, now: Time) -> Cause {
+    fn cause(&self, job: JobId, waiting: Waiting, now: Time) -> Cause {
         let milliseconds = |from: Time, to: Time| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX);
+        let cluster = || self.jobs.get(&job).map_or_else(String::new, |record| record.cluster.clone());
         match waiting {
             Waiting::Storing => Cause::Storing,
             Waiting::After { job } => Cause::After { job },
             Waiting::Input { job, first, end } => Cause::Input { job, first, end },
-            Waiting::Worker => Cause::NoWorker,
+            Waiting::Worker => {
+                let status = self.cluster(&cluster()).ok();
+                let coming = status.as_ref().map_or(0, |status| status.queued + status.starting + status.lost);
+                Cause::NoWorker {
+                    cluster: cluster(),
+                    coming,
+                    short: status.map(|status| status.short).unwrap_or_default(),
+                }
+            }
+            Waiting::Time { needed } => {
+                Cause::NoTime { cluster: cluster(), needed_ms: milliseconds(Time::ZERO, Time::ZERO + needed) }
+            }
             Waiting::Slot { tasks, jobs, slots } => Cause::Slot { tasks, jobs, slots },
             Waiting::Retry { attempt, until } => Cause::Backoff { attempt, wait_ms: milliseconds(now, until) },
             Waiting::Preparing { worker, stage: Stage::Compiling } => {

@@ -1,6 +1,7 @@
 //! What workers say.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use farm_core::{Departure, Event, FactSeq, Refused};
 use farm_proto::close;
@@ -14,6 +15,7 @@ use super::{Order, Outbox, Said};
 /// A worker.
 #[derive(Debug)]
 pub(super) struct Peer {
+    pub(super) cluster: String,
     pub(super) hello: WorkerHello,
     pub(super) outbox: Outbox,
     pub(super) connected: Instant,
@@ -28,7 +30,7 @@ impl Owner {
     pub(super) fn hear(&mut self, worker: WorkerId, said: Said) {
         let is_answer = matches!(said, Said::Results { .. } | Said::Lost { .. } | Said::Returned { .. });
         let heard = match said {
-            Said::Joined { hello, resume, outbox } => self.joined(worker, hello, resume, outbox),
+            Said::Joined { cluster, hello, resume, outbox } => self.joined(worker, cluster, hello, resume, outbox),
             Said::Results { lease, outcomes } => {
                 let batch = &outcomes.batch;
                 self.handle(Event::BatchArrived { worker, lease, batch }, Some(&outcomes))
@@ -73,6 +75,7 @@ impl Owner {
     fn joined(
         &mut self,
         worker: WorkerId,
+        cluster: String,
         hello: WorkerHello,
         mut resume: Resume,
         outbox: Outbox,
@@ -80,7 +83,11 @@ impl Owner {
         let slots = hello.slots;
         let WorkerHello { name, host, pid, incarnation, .. } = &hello;
         let (jobs, leases) = (resume.jobs.len(), resume.claims.len());
-        tracing::info!(%worker, name, host, pid, slots, jobs, leases, "worker joined");
+        if !self.clusters.takes_workers(&cluster) {
+            tracing::warn!(name, host, cluster, "a worker of a cluster that is not there any more; it is sent away");
+            outbox.control(SchedulerControl::Exit);
+        }
+        tracing::info!(%worker, name, cluster, host, pid, slots, jobs, leases, "worker joined");
         // It is here again before the end of its last connection was noticed: nobody is to blame for that.
         let former = self.workers.iter().filter(|(_, peer)| peer.hello.incarnation == *incarnation);
         let mut drains = false;
@@ -101,9 +108,11 @@ impl Owner {
             }
         }
         let connection = outbox.connection.clone();
-        let peer = Peer { hello, outbox, connected: Instant::now(), heard: 0, owed: VecDeque::new() };
+        let of = self.clusters.id(&cluster);
+        let ends = hello.ends_in_ms.map(|ms| self.now() + Duration::from_millis(ms));
+        let peer = Peer { cluster, hello, outbox, connected: Instant::now(), heard: 0, owed: VecDeque::new() };
         self.workers.insert(worker, peer);
-        let joined = self.handle(Event::WorkerJoined { worker, slots, resume: &resume }, None);
+        let joined = self.handle(Event::WorkerJoined { worker, cluster: of, slots, ends, resume: &resume }, None);
         if let Err(refused) = &joined {
             self.workers.remove(&worker);
             connection.close(close::PROTOCOL.into(), refused.to_string().as_bytes());

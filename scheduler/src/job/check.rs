@@ -125,6 +125,8 @@ mod tests {
 
     fn spec(change: impl FnOnce(&mut JobSpec)) -> Result<(), RequestError> {
         let mut spec = JobSpec {
+            cluster: None,
+            time_request_ms: None,
             name: None,
             module: ModuleRef {
                 digest: Digest::of(b"module"),

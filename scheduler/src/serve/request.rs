@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_link::stream::{FrameReader, FrameWriter};
+use farm_proto::cluster::ClusterStatus;
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{Args, JobSpec};
 use farm_proto::message::{Request, RequestError, Response, SubmitKey};
@@ -69,6 +70,15 @@ pub(super) async fn serve(
         Request::Job { job } => farm.status(caller.clone(), job).await.map(status),
         Request::Cancel { job } => farm.cancel(caller.clone(), job).await.map(status),
         Request::Farm => farm.overview().await.map(Response::Farm),
+        Request::CreateCluster { spec, scale } => match shared.check_cluster(caller, &spec) {
+            Ok(spec) => farm.create_cluster(caller.clone(), Box::new(spec), scale).await.map(cluster),
+            Err(error) => Err(error),
+        },
+        Request::PlanCluster { spec } => shared.desk.plan(&spec).map(Response::Plan),
+        Request::Clusters => farm.clusters().await.map(Response::Clusters),
+        Request::Cluster { name } => farm.cluster(name).await.map(cluster),
+        Request::ScaleCluster { name, scale } => farm.scale_cluster(caller.clone(), name, scale).await.map(cluster),
+        Request::StopCluster { name, now } => farm.stop_cluster(caller.clone(), name, now).await.map(cluster),
         Request::Ticket { role, name, valid_s } => ticket(peer, role, name, valid_s),
         Request::Shutdown => {
             tracing::info!(by = %caller, "shutdown requested");
@@ -105,12 +115,22 @@ fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
         | Request::Retry { .. }
         | Request::Delete { .. }
         | Request::Why { .. }
+        | Request::CreateCluster { .. }
+        | Request::PlanCluster { .. }
+        | Request::Clusters
+        | Request::Cluster { .. }
+        | Request::ScaleCluster { .. }
+        | Request::StopCluster { .. }
         | Request::Farm => Role::User,
     };
     match (caller.role, needed) {
         (Role::Admin, _) | (Role::User, Role::User) => Ok(()),
         _ => Err(RequestError::Forbidden(needed)),
     }
+}
+
+fn cluster(status: ClusterStatus) -> Response {
+    Response::Cluster(Box::new(status))
 }
 
 pub(super) async fn refuse(writer: &mut FrameWriter, error: RequestError) -> Result<(), Fault> {

@@ -24,6 +24,7 @@ use super::Fault;
 use super::connection::Peer;
 use super::streams::STALL;
 use crate::farm::{OUTBOX, Outbox, Said};
+use crate::identity::caller::Caller;
 
 /// The most slots that are believed.
 const MOST_SLOTS: u32 = 65_536;
@@ -68,7 +69,8 @@ pub(super) async fn serve_work(
     reader: &mut FrameReader,
 ) -> Result<(), Fault> {
     let Waiting { worker, hello, resume, outbox, orders, joined } = peer.seat.meet().await?;
-    peer.shared.farm.said(worker, Said::Joined { hello, resume, outbox }).await;
+    let cluster = cluster_of(&peer.caller);
+    peer.shared.farm.said(worker, Said::Joined { cluster, hello, resume, outbox }).await;
     // The control stream's task has gone if the connection has.
     let _ = joined.send(());
     tokio::select! {
@@ -86,8 +88,13 @@ async fn good_bye(peer: &Peer) -> Result<(), Fault> {
     }
 }
 
+/// The cluster that a worker is of, by its certificate.
+fn cluster_of(_: &Caller) -> String {
+    farm_proto::cluster::DEFAULT.to_owned()
+}
+
 fn check(hello: &WorkerHello) -> Result<(), Fault> {
-    let WorkerHello { name, host, pid: _, slots, version, incarnation: _ } = hello;
+    let WorkerHello { name, host, pid: _, slots, version, ends_in_ms: _, incarnation: _ } = hello;
     if !(1..=MOST_SLOTS).contains(slots) {
         return Err(Fault::Protocol(format!("a worker with {slots} slots")));
     }

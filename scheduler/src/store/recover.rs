@@ -15,7 +15,9 @@ use super::codec::push_joined;
 use super::mark::{self, Mark, Marked};
 use super::recent::Recent;
 use super::writer::Begin;
-use super::{Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, rows, schema};
+use super::{
+    Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, clusters, rows, schema,
+};
 use crate::SchedulerError;
 use crate::blobs::Folder;
 use crate::state_dir::{StateDir, state_error};
@@ -36,10 +38,11 @@ pub(crate) fn open(
     let blobs = Folder::open(state, durability)?;
     let connection = schema::connect_to_write(&path, durability)?;
     let commits = acknowledged(&connection, &path, marked)?;
-    for table in ["farm", "commits", "jobs", "ends", "pins"] {
+    for table in ["farm", "commits", "jobs", "ends", "pins", "clusters"] {
         sound(&connection, &path, table)?;
     }
     let (jobs, deleted) = jobs(&connection, &path)?;
+    let clusters = clusters::read(&connection, &path)?;
     let mark = match durability {
         Durability::Synced => Some(Mark::open(folder).map_err(|(path, error)| state_error(&path)(error))?),
         Durability::Ephemeral => None,
@@ -55,7 +58,7 @@ pub(crate) fn open(
     let known = jobs.iter().map(|job| job.row.job).collect();
     let begin = Begin { connection, mark, commits, known, deleted };
     let (writer, life, last_job) = Writer::begin(Arc::clone(&store), begin)?;
-    Ok((store, writer, Recovered { life, jobs, last_job }))
+    Ok((store, writer, Recovered { life, jobs, clusters, last_job }))
 }
 
 /// Whether there is a database where there has to be one. To SQLite, an empty file is a database without tables, for

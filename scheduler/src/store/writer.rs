@@ -10,7 +10,7 @@ use super::ballast::Ballast;
 use super::batches::{self, LARGE, NewBatch};
 use super::mark::Mark;
 use super::rows::JobError;
-use super::{JobResults, Outcomes, Record, Room, Store, StoreError, rows};
+use super::{JobResults, Outcomes, Record, Room, Store, StoreError, clusters, rows};
 use crate::SchedulerError;
 use crate::clock::unix_ns;
 use crate::sync::locked;
@@ -370,6 +370,7 @@ impl Insert<'_> {
                     rows::insert_end(self.transaction, *job, end, batches).map_err(sqlite)?;
                 }
             }
+            Record::Cluster(row) => clusters::write(self.transaction, path, row)?,
             Record::Deleted { job } => {
                 if changes.accepted.contains(job) || self.known.contains(job) {
                     rows::delete_job(self.transaction, *job).map_err(&sqlite)?;

@@ -26,6 +26,8 @@ fn frame(kind: u8, message: &impl Serialize, payload: &[u8]) -> Vec<u8> {
 
 fn spec(args: Args) -> JobSpec {
     JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: Some("squares".to_owned()),
         module: ModuleRef {
             digest: Digest::of(b"module"),
@@ -67,6 +69,7 @@ pub(crate) fn frames() -> Vec<(String, Vec<u8>)> {
         compile_ns: 3,
     };
     let hello = WorkerHello {
+        ends_in_ms: None,
         name: "w".to_owned(),
         host: "h".to_owned(),
         pid: 7,

@@ -149,7 +149,7 @@ impl World {
     pub(crate) fn idea(&mut self, client: usize) {
         if self.clients[client].jobs > 0 && self.dice.below(10) < 6 {
             self.clients[client].jobs -= 1;
-            let spec = self.draw_job(client);
+            let spec = NewJob { cluster: self.cluster_of(self.submissions.len() as u64), ..self.draw_job(client) };
             let truth = Truth::draw(&mut self.dice, self.profile.bad_tasks).for_tasks(spec.tasks);
             self.enter(Submission::new(client, spec, truth, None));
         } else if !self.is_calm() {

@@ -7,7 +7,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use farm_core::{Core, Fact, NewJob, Waiting};
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::job::JobState;
 
 use crate::disk::Disk;
@@ -57,6 +57,7 @@ pub(crate) struct ModelJob {
 
 #[derive(Debug)]
 pub(crate) struct ModelWorker {
+    pub(crate) cluster: ClusterId,
     pub(crate) slots: u32,
     pub(crate) draining: bool,
     pub(crate) knows: BTreeSet<JobId>,

@@ -35,8 +35,12 @@ impl World {
 }
 
 fn is_true(model: &Model, disk: &Disk, job: &ModelJob, task: u64, waiting: Waiting) -> bool {
-    let slots: u64 =
-        model.workers.values().filter(|worker| !worker.draining).map(|worker| u64::from(worker.slots)).sum();
+    let slots: u64 = model
+        .workers
+        .values()
+        .filter(|worker| !worker.draining && worker.cluster == job.spec.cluster)
+        .map(|worker| u64::from(worker.slots))
+        .sum();
     match (job.place(task), waiting) {
         (Place::Done(None), Waiting::Value)
         | (Place::Done(Some(_)), Waiting::Failed)
@@ -96,7 +100,8 @@ fn kind_of(waiting: Waiting) -> Kind {
         Waiting::Storing => Kind::WhyStoring,
         Waiting::After { .. } => Kind::WhyAfter,
         Waiting::Input { .. } => Kind::WhyInput,
-        Waiting::Worker => Kind::WhyWorker,
+        // No worker of this world knows its end.
+        Waiting::Worker | Waiting::Time { .. } => Kind::WhyWorker,
         Waiting::Slot { .. } => Kind::WhySlot,
         Waiting::Retry { .. } => Kind::WhyRetry,
         Waiting::Preparing { .. } => Kind::WhyPreparing,

@@ -5,7 +5,7 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use farm_proto::ids::{JobId, LeaseId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId};
 use farm_proto::message::{Batch, Claim, Lease, Resume, SchedulerControl, WorkerControl};
 use farm_proto::why::Stage;
 
@@ -94,6 +94,7 @@ pub(crate) struct Worker {
     pub(crate) life: u64,
     flushing: bool,
     pub(crate) draining: bool,
+    pub(crate) cluster: ClusterId,
     /// Stopped by a signal; what would have happened since then.
     frozen: Option<Vec<Action>>,
 }
@@ -110,6 +111,7 @@ impl World {
         let pid = Pid(self.next_pid);
         self.next_pid += 1;
         let worker = Worker {
+            cluster: self.cluster_of(pid.0),
             slots: (0..slots).map(|_| None).collect(),
             slowness,
             distance,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farm_core::{Departure, Time};
-use farm_proto::ids::{JobId, LeaseId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId};
 use farm_proto::job::{Counts, JobState};
 use farm_proto::message::{Resume, SchedulerControl, WorkerControl};
 use farm_proto::why::Stage;
@@ -158,6 +158,8 @@ pub(crate) struct World {
     pub(crate) workers: BTreeMap<Pid, Worker>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) next_pid: u64,
+    /// How many clusters there are. Processes belong to them in turn, and so do jobs.
+    pub(crate) clusters: u64,
     pub(crate) next_conn: u64,
     pub(crate) next_run: u64,
 
@@ -200,6 +202,7 @@ impl World {
             workers: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_pid: 1,
+            clusters: if seed % 5 == 4 { 2 } else { 1 },
             next_conn: 1,
             next_run: 1,
             clients: Vec::new(),
@@ -335,12 +338,20 @@ impl World {
         self.stats.outcomes += self.disk.jobs.values().map(|job| job.outcomes.len() as u64).sum::<u64>();
     }
 
-    /// When nothing goes wrong any more, somebody sees to it that there is a worker, and not only slow ones.
+    /// When nothing goes wrong any more, somebody sees to it that each cluster has a worker, and not only slow ones.
     fn help(&mut self) {
-        let working = |worker: &Worker| !worker.draining && !worker.is_slow();
-        if !self.workers.values().any(working) {
+        let lacks = |world: &Self, cluster: u64| {
+            let mut of_cluster = world.workers.values().filter(|worker| worker.cluster == ClusterId(cluster));
+            !of_cluster.any(|worker| !worker.draining && !worker.is_slow())
+        };
+        while (0..self.clusters).any(|cluster| lacks(self, cluster)) {
             self.spawn_with(2, MS, 1);
         }
+    }
+
+    /// The cluster that the next of a series belongs to.
+    pub(crate) fn cluster_of(&self, number: u64) -> ClusterId {
+        ClusterId(number % self.clusters)
     }
 
     /// What is not over.

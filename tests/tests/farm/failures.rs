@@ -113,6 +113,8 @@ fn unchecked(farm: &Farm, module: &[u8], function: &str, arguments: &[&str]) -> 
     let mut columns = ColumnsBuilder::new();
     arguments.iter().for_each(|argument| columns.push(argument.as_bytes()));
     let spec = JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module: ModuleRef {
             digest: Digest::of(module),

@@ -130,6 +130,7 @@ fn half_a_frame_and_then_nothing() {
 async fn enlist(farm: &Farm) -> (Link, quinn::SendStream, quinn::SendStream) {
     let link = connect(&farm.scheduler.worker_ticket()).await;
     let hello = WorkerHello {
+        ends_in_ms: None,
         name: "liar".into(),
         host: "nowhere".into(),
         pid: 1,

@@ -137,7 +137,7 @@ impl Core {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.leased -= answered;
             let measured = run_ns.map_or(0, |run_ns| share_of(run_ns, answered, count));
-            self.owners.correct(job.owner, charged, measured);
+            self.pools.entry(job.cluster).or_default().owners.correct(job.owner, charged, measured);
         }
         if held.remaining.is_empty() {
             self.drop_lease(id, lease);

@@ -2,15 +2,15 @@
 
 use std::ops::{Bound, Range};
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::Lease;
 
 use crate::command::Command;
 use crate::config::Config;
 use crate::core::Core;
 use crate::range_set::RangeSet;
-use crate::state::{Held, Job, Load};
-use crate::time::nanos;
+use crate::state::{Held, Job, Load, Worker};
+use crate::time::{Time, nanos};
 
 /// The most leases of which a worker's slots have started nothing.
 const QUEUED_LEASES: u32 = 2;
@@ -26,10 +26,10 @@ const CAREFUL: u64 = 1024;
 
 impl Core {
     /// Leases what waits to workers that have room, the emptiest first.
-    pub(super) fn dispatch(&mut self) {
+    pub(super) fn dispatch(&mut self, cluster: ClusterId) {
         let mut from = Bound::Unbounded;
-        while self.owners.any_work() {
-            let Some(&(fullness, worker)) = self.hungry.range((from, Bound::Unbounded)).next() else { break };
+        while let Some(pool) = self.pools.get(&cluster).filter(|pool| pool.owners.any_work()) {
+            let Some(&(fullness, worker)) = pool.hungry.range((from, Bound::Unbounded)).next() else { break };
             if !self.lease_to(worker) {
                 from = Bound::Excluded((fullness, worker));
             }
@@ -39,8 +39,9 @@ impl Core {
     /// Gives one job a turn on a worker. Returns false if there is no job for it.
     fn lease_to(&mut self, id: WorkerId) -> bool {
         let Some(worker) = self.workers.get(&id) else { return false };
-        let fits = |job: &Job| !job.waiting.is_empty() || worker.last_chances == 0;
-        let turn = self.owners.turns().find_map(|id| self.jobs.get(&id).filter(|job| fits(job)).map(|job| (id, job)));
+        let fits = |job: &Job| (!job.waiting.is_empty() || worker.last_chances == 0) && finishes(job, worker, self.now);
+        let Some(pool) = self.pools.get(&worker.cluster) else { return false };
+        let turn = pool.owners.turns().find_map(|id| self.jobs.get(&id).filter(|job| fits(job)).map(|job| (id, job)));
         let Some((job_id, job)) = turn else { return false };
 
         if worker.last_chances == 0
@@ -49,7 +50,8 @@ impl Core {
             self.grant(id, job_id, start..start + 1, true);
         } else {
             let slots = worker.slots;
-            let want = self.portion(job, slots, &worker.load(nanos(self.config.long_task)));
+            let load = worker.load(nanos(self.config.long_task));
+            let want = self.portion(job, (slots, pool.total_slots), &load).min(in_time(job, worker, &load, self.now));
             let mut taken = 0;
             for _ in 0..SCATTERED {
                 let next = self.jobs.get(&job_id).and_then(|job| next_waiting(job, slots, want, taken));
@@ -70,8 +72,9 @@ impl Core {
             && load.queued_ns <= nanos(config.lease_time).saturating_mul(u64::from(slots)) / 2
     }
 
-    /// How many tasks of the job the worker should get now: one for each free slot, and what is sent ahead.
-    fn portion(&self, job: &Job, slots: u32, load: &Load) -> u64 {
+    /// How many tasks of the job a worker with so many of its cluster's slots should get now: one for each free slot,
+    /// and what is sent ahead.
+    fn portion(&self, job: &Job, (slots, of): (u32, u64), load: &Load) -> u64 {
         let config = &self.config;
         let task_ns = expected_ns(job, config);
         let more = load.free > 0 || Self::takes_more(load, slots, config);
@@ -91,7 +94,7 @@ impl Core {
 
         // A small job is divided among all workers, unless it is too small even for that.
         let share = u128::from(job.waiting.len()) * u128::from(slots);
-        let share = u64::try_from(share.div_ceil(u128::from(self.total_slots.max(1)))).unwrap_or(u64::MAX);
+        let share = u64::try_from(share.div_ceil(u128::from(of.max(1)))).unwrap_or(u64::MAX);
         let indivisible = job.pace.task_ns.map_or(0, |ns| INDIVISIBLE * slots / ns.max(1));
 
         load.free
@@ -123,7 +126,7 @@ impl Core {
             sent: self.now,
             last_chance,
         };
-        self.owners.serve(job.owner, held.charge(count));
+        self.pools.entry(job.cluster).or_default().owners.serve(job.owner, held.charge(count));
         if worker.held == 0 {
             worker.silent_since = self.now;
             worker.asked = None;
@@ -145,6 +148,26 @@ impl Core {
 /// What a task of the job probably takes, in nanoseconds. What is not known is taken for long.
 pub(super) fn expected_ns(job: &Job, config: &Config) -> u64 {
     job.pace.task_ns.unwrap_or_else(|| nanos(config.long_task)).max(1)
+}
+
+/// Whether a task of the job that a worker begins now has an end before the worker has: as far as is known.
+pub(super) fn finishes(job: &Job, worker: &Worker, now: Time) -> bool {
+    worker.ends.is_none_or(|ends| now < ends && time_needed(job) <= nanos(ends - now))
+}
+
+/// How many more tasks of the job a worker can finish, if each takes what is expected; at least 1.
+fn in_time(job: &Job, worker: &Worker, load: &Load, now: Time) -> u64 {
+    let Some(ends) = worker.ends else { return u64::MAX };
+    let slots = u64::from(worker.slots);
+    let left = nanos(ends - now.min(ends)).saturating_sub(load.queued_ns / slots);
+    let each = left.checked_div(time_needed(job)).unwrap_or(u64::MAX);
+    each.saturating_mul(slots).max(1)
+}
+
+/// What a task of the job takes, in nanoseconds: what its user said, and what was measured, whichever is longer. 0 if
+/// neither is known.
+pub(super) fn time_needed(job: &Job) -> u64 {
+    job.time_request.max(job.pace.task_ns).unwrap_or(0)
 }
 
 /// The next tasks for a worker that should get `want` and has been given `taken` in this turn. A lease holds

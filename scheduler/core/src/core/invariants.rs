@@ -7,6 +7,7 @@ use farm_proto::job::JobState;
 
 use crate::command::Command;
 use crate::core::Core;
+use crate::core::dispatch::finishes;
 use crate::core::persist::Deferred;
 use crate::range_set::RangeSet;
 use crate::state::{Job, Phase, Place, Worker};
@@ -30,11 +31,15 @@ impl Core {
         self.check_facts();
         let needs: usize = self.jobs.values().map(|job| job.needs.len()).sum();
         assert_eq!(self.needed.len(), needs, "a job is needed by nobody");
-        self.owners.check_invariants();
-        let waits = self.jobs.values().any(|job| job.runnable && !job.waiting.is_empty());
-        assert!(!waits || self.hungry.is_empty(), "tasks wait, and workers have room");
-        let runnable = self.jobs.values().filter(|job| job.runnable).count();
-        assert_eq!(self.owners.runnable(), runnable, "an owner has jobs that are not");
+        for (&cluster, pool) in &self.pools {
+            pool.owners.check_invariants();
+            let runnable = || self.jobs.values().filter(|job| job.cluster == cluster && job.runnable);
+            assert_eq!(pool.owners.runnable(), runnable().count(), "an owner has jobs that are not");
+            let waits =
+                |worker: &Worker| runnable().any(|job| !job.waiting.is_empty() && finishes(job, worker, self.now));
+            let idle = pool.hungry.iter().find(|(_, id)| self.workers.get(id).is_some_and(waits));
+            assert_eq!(idle, None, "tasks wait, and a worker has room");
+        }
         for command in &self.commands {
             if let Command::SendLease { worker, .. } | Command::Recall { worker, .. } = command {
                 assert!(self.workers.contains_key(worker), "a command is left for worker {worker}, which is gone");
@@ -97,7 +102,11 @@ impl Core {
         assert!(runs_cover(&job.attempts, &job.crashes), "job {id} has tasks with more crashes than attempts");
 
         assert_eq!(job.runnable, job.has_work(), "job {id} is runnable without work or the reverse");
-        assert_eq!(job.runnable, self.owners.has(job.owner, job.priority, id), "the owner of job {id} does not know");
+        assert_eq!(
+            job.runnable,
+            self.pools[&job.cluster].owners.has(job.owner, job.priority, id),
+            "the owner of job {id} does not know"
+        );
         assert!(id < self.next_job, "job {id} is ahead of its time");
         match job.phase {
             Phase::Storing => assert!(!job.started, "job {id} began before it was stored"),
@@ -182,18 +191,22 @@ impl Core {
 
     /// The indices say what the workers and jobs say.
     fn check_indices(&self) {
-        let places = || self.workers.iter().map(|(&id, worker)| (id, worker.place));
-        let indexed = |key: fn(Place) -> Option<u64>| -> BTreeMap<WorkerId, u64> {
-            places().filter_map(|(id, place)| Some((id, key(place)?))).collect()
-        };
-        let hungry: BTreeMap<_, _> = self.hungry.iter().map(|&(key, id)| (id, key)).collect();
-        assert_eq!(hungry, indexed(|place| place.hungry), "hungry workers");
-        assert_eq!(hungry.len(), self.hungry.len(), "a worker is hungry twice");
-        let queued: BTreeMap<_, _> = self.queued.iter().map(|&(key, id)| (id, key)).collect();
-        assert_eq!(queued, indexed(|place| place.queued), "workers with something to take back");
-        assert_eq!(queued.len(), self.queued.len(), "a worker is queued twice");
-        assert_eq!(self.total_slots, places().map(|(_, place)| place.slots).sum::<u64>(), "slots");
-        assert_eq!(self.free_slots, places().map(|(_, place)| place.free).sum::<u64>(), "free slots");
+        for (&cluster, pool) in &self.pools {
+            let workers = || self.workers.iter().filter(move |(_, worker)| worker.cluster == cluster);
+            let places = || workers().map(|(&id, worker)| (id, worker.place));
+            let indexed = |key: fn(Place) -> Option<u64>| -> BTreeMap<WorkerId, u64> {
+                places().filter_map(|(id, place)| Some((id, key(place)?))).collect()
+            };
+            let hungry: BTreeMap<_, _> = pool.hungry.iter().map(|&(key, id)| (id, key)).collect();
+            assert_eq!(hungry, indexed(|place| place.hungry), "hungry workers");
+            assert_eq!(hungry.len(), pool.hungry.len(), "a worker is hungry twice");
+            let queued: BTreeMap<_, _> = pool.queued.iter().map(|&(key, id)| (id, key)).collect();
+            assert_eq!(queued, indexed(|place| place.queued), "workers with something to take back");
+            assert_eq!(queued.len(), pool.queued.len(), "a worker is queued twice");
+            assert_eq!(pool.total_slots, places().map(|(_, place)| place.slots).sum::<u64>(), "slots");
+            assert_eq!(pool.free_slots, places().map(|(_, place)| place.free).sum::<u64>(), "free slots");
+        }
+        assert!(self.workers.values().all(|worker| self.pools.contains_key(&worker.cluster)), "a worker of no cluster");
         for &(due, id) in &self.retries {
             let waits = self.jobs.get(&id).is_some_and(|job| job.retrying.contains_key(&due));
             assert!(waits, "a retry of job {id} at {due} is nobody's");

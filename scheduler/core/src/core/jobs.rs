@@ -26,7 +26,7 @@ impl Core {
         }
         self.check_needs(id, &spec)?;
         self.next_job = JobId(next);
-        let owner = self.owners.id(&spec.owner);
+        let owner = self.pools.entry(spec.cluster).or_default().owners.id(&spec.owner);
         self.jobs.insert(id, Box::new(Job::new(owner, &spec)));
         self.link(id, spec.input);
         self.persist(Fact::JobAccepted { job: id, spec });
@@ -149,10 +149,11 @@ impl Core {
         let runnable = job.has_work();
         if runnable != job.runnable {
             job.runnable = runnable;
+            let owners = &mut self.pools.entry(job.cluster).or_default().owners;
             if runnable {
-                self.owners.add(job.owner, job.priority, id);
+                owners.add(job.owner, job.priority, id);
             } else {
-                self.owners.remove(job.owner, job.priority, id);
+                owners.remove(job.owner, job.priority, id);
             }
         }
     }

@@ -17,14 +17,14 @@ mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 
 pub use self::replay::ReplayError;
 use crate::command::{Command, FactSeq};
 use crate::config::Config;
 use crate::core::persist::Deferred;
 use crate::event::{Event, Refused};
-use crate::state::{EndedJob, Job, Owners, Worker};
+use crate::state::{EndedJob, Job, Pool, Worker};
 use crate::time::Time;
 
 /// The scheduler: jobs, workers, and who runs what.
@@ -81,20 +81,12 @@ pub struct Core {
     jobs: BTreeMap<JobId, Box<Job>>,
     ended: BTreeMap<JobId, EndedJob>,
     workers: BTreeMap<WorkerId, Worker>,
-    owners: Owners,
+    pools: BTreeMap<ClusterId, Pool>,
     /// Jobs that are needed by live ones: the former first.
     needed: BTreeSet<(JobId, JobId)>,
     next_job: JobId,
     next_lease: LeaseId,
 
-    /// Workers that could take a lease now, by how full they are: those with free slots first.
-    hungry: BTreeSet<(u64, WorkerId)>,
-    /// Workers that hold tasks which they have probably not started, by how long these take.
-    queued: BTreeSet<(u64, WorkerId)>,
-    /// Slots of workers that take leases.
-    total_slots: u64,
-    /// Those of them that have nothing to do.
-    free_slots: u64,
     /// When tasks that wait for another attempt may have it.
     retries: BTreeSet<(Time, JobId)>,
     /// When to look again for tasks to take back.
@@ -117,14 +109,10 @@ impl Core {
             jobs: BTreeMap::new(),
             ended: BTreeMap::new(),
             workers: BTreeMap::new(),
-            owners: Owners::default(),
+            pools: BTreeMap::new(),
             needed: BTreeSet::new(),
             next_job,
             next_lease,
-            hungry: BTreeSet::new(),
-            queued: BTreeSet::new(),
-            total_slots: 0,
-            free_slots: 0,
             retries: BTreeSet::new(),
             recheck: None,
             commands: VecDeque::new(),
@@ -146,7 +134,9 @@ impl Core {
             Event::JobCancelled { job } => self.job_cancelled(job)?,
             Event::JobFailed { worker, job, failure } => self.job_failed_on(worker, job, failure)?,
             Event::Persisted { seq } => self.facts_persisted(seq)?,
-            Event::WorkerJoined { worker, slots, resume } => self.worker_joined(worker, slots, resume)?,
+            Event::WorkerJoined { worker, cluster, slots, ends, resume } => {
+                self.worker_joined(worker, cluster, slots, ends, resume)?;
+            }
             Event::WorkerPreparing { worker, job, stage } => self.worker_preparing(worker, job, stage)?,
             Event::WorkerDraining { worker } => self.worker_draining(worker)?,
             Event::WorkerLeft { worker, how } => self.worker_left(worker, how)?,
@@ -158,8 +148,13 @@ impl Core {
             Event::Timeout => {}
         }
         self.release_retries();
-        self.dispatch();
-        self.shorten_tail();
+        self.recheck = None;
+        // Few clusters have work and room at a time.
+        let pools: Vec<_> = self.pools.keys().copied().collect();
+        for pool in pools {
+            self.dispatch(pool);
+            self.shorten_tail(pool);
+        }
         Ok(())
     }
 

@@ -76,7 +76,7 @@ impl Core {
                 if self.jobs.contains_key(&id) || self.ended.contains_key(&id) {
                     return Err(ReplayError::Twice(id));
                 }
-                let owner = self.owners.id(&spec.owner);
+                let owner = self.pools.entry(spec.cluster).or_default().owners.id(&spec.owner);
                 let mut job = Box::new(Job::new(owner, &spec));
                 job.phase = Phase::Live;
                 self.next_job = self.next_job.max(JobId(id.0.saturating_add(1)));

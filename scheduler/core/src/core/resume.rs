@@ -80,7 +80,7 @@ impl Core {
         let limit = self.config.crash_limit;
         let is_earlier = claim.lease < self.config.first_lease;
         let (Some(worker), Some(job)) = (self.workers.get_mut(&id), self.jobs.get_mut(&claim.job)) else { return };
-        if job.phase != Phase::Live || !job.after.is_empty() {
+        if job.phase != Phase::Live || !job.after.is_empty() || job.cluster != worker.cluster {
             return;
         }
         let Some((sent, unanswered)) = recall(job, claim, is_earlier, self.now, limit) else { return };
@@ -117,7 +117,7 @@ impl Core {
         job.leases.insert(claim.lease, id);
         worker.held += count;
         worker.last_chances += u32::from(held.last_chance);
-        self.owners.serve(job.owner, held.charge(count));
+        self.pools.entry(job.cluster).or_default().owners.serve(job.owner, held.charge(count));
         worker.leases.insert(claim.lease, held);
         if !std::mem::replace(&mut job.started, true) {
             self.commands.push_back(Command::JobStarted { job: claim.job });

@@ -1,6 +1,6 @@
 //! The tail: unstarted tasks are taken back from those who have much for those who have nothing.
 
-use farm_proto::ids::WorkerId;
+use farm_proto::ids::{ClusterId, WorkerId};
 
 use crate::command::Command;
 use crate::core::Core;
@@ -18,13 +18,13 @@ impl Core {
     /// Nothing goes back and forth: a worker is asked only for what would wait a while, only for as much as leaves both
     /// sides with the same to do for each slot, and not again until it has had the time to answer. What comes back is
     /// leased to the emptiest worker first, so that each round fills a free slot.
-    pub(super) fn shorten_tail(&mut self) {
-        self.recheck = None;
-        if self.free_slots == 0 || self.owners.any_work() {
+    pub(super) fn shorten_tail(&mut self, cluster: ClusterId) {
+        let Some(pool) = self.pools.get(&cluster) else { return };
+        if pool.free_slots == 0 || pool.owners.any_work() {
             return;
         }
-        let mut free = self.free_slots;
-        let longest: Vec<_> = self.queued.iter().rev().take(ASKED).map(|&(_, worker)| worker).collect();
+        let mut free = pool.free_slots;
+        let longest: Vec<_> = pool.queued.iter().rev().take(ASKED).map(|&(_, worker)| worker).collect();
         for worker in longest {
             if free == 0 {
                 break;

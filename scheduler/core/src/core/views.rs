@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::job::Counts;
 
 use crate::command::FactSeq;
 use crate::core::Core;
 use crate::range_set::RangeSet;
-use crate::state::{EndedJob, Job, Worker};
+use crate::state::{EndedJob, Job, OwnerId, Phase, Worker};
 use crate::view::{JobView, WorkerView};
+
+/// Work for a slot, in nanoseconds, that is worth a worker more.
+const WORTH_A_SLOT: u128 = 1_000_000_000;
 
 impl Core {
     /// The least id that no job has had, nor any after it.
@@ -51,7 +54,8 @@ impl Core {
     fn view_job(&self, id: JobId, job: &Job) -> JobView {
         JobView {
             job: id,
-            owner: self.owners.name(job.owner).to_owned(),
+            owner: self.owner_of(job.cluster, job.owner),
+            cluster: job.cluster,
             priority: job.priority,
             state: job.state(),
             counts: job.counts(),
@@ -66,7 +70,8 @@ impl Core {
     fn view_ended(&self, id: JobId, job: &EndedJob) -> JobView {
         JobView {
             job: id,
-            owner: self.owners.name(job.owner).to_owned(),
+            owner: self.owner_of(job.cluster, job.owner),
+            cluster: job.cluster,
             priority: job.priority,
             state: job.state,
             counts: job.counts(),
@@ -75,6 +80,29 @@ impl Core {
             task_ns: job.task_ns,
             workers: 0,
         }
+    }
+
+    fn owner_of(&self, cluster: ClusterId, owner: OwnerId) -> String {
+        // Both are of the same job, which has put its owner there.
+        self.pools.get(&cluster).map(|pool| pool.owners.name(owner).to_owned()).unwrap_or_default()
+    }
+
+    /// For how many slots a cluster has work: as many as its tasks without an outcome would keep busy for a second at
+    /// least, where it is known how long they take. Those that wait for others, or for another attempt, do not count.
+    pub fn demand(&self, cluster: ClusterId) -> u64 {
+        let jobs = self.jobs.values().filter(|job| job.cluster == cluster && job.phase == Phase::Live);
+        let slots = jobs.filter(|job| job.after.is_empty()).map(|job| {
+            let tasks = job.waiting.len() + job.last_chance.len() + job.leased;
+            let busy = job.pace.task_ns.map(|ns| u128::from(tasks) * u128::from(ns) / WORTH_A_SLOT);
+            // At most `tasks`.
+            busy.map_or(tasks, |slots| slots.clamp(u128::from(tasks > 0), u128::from(tasks)) as u64)
+        });
+        slots.fold(0, u64::saturating_add)
+    }
+
+    /// How many jobs of a cluster have not ended.
+    pub fn live_jobs_of(&self, cluster: ClusterId) -> u64 {
+        self.jobs.values().filter(|job| job.cluster == cluster).count() as u64
     }
 
     /// One worker.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::why::Stage;
 
 use crate::core::Core;
+use crate::core::dispatch::{finishes, time_needed};
 use crate::range_set::RangeSet;
 use crate::state::{EndedJob, Held, Inputs, Job, Phase, Worker, is_in, numbers_in};
 use crate::view::{Waiting, WaitingGroup};
@@ -104,11 +106,15 @@ impl Core {
         if let Some(waiting) = self.why_held_up(job) {
             return waiting;
         }
-        if self.total_slots == 0 {
+        let Some(pool) = self.pools.get(&job.cluster).filter(|pool| pool.total_slots > 0) else {
             return Waiting::Worker;
+        };
+        let mut workers = self.workers.values().filter(|worker| worker.cluster == job.cluster && !worker.draining);
+        if !workers.any(|worker| finishes(job, worker, self.now)) {
+            return Waiting::Time { needed: Duration::from_nanos(time_needed(job)) };
         }
-        let jobs = self.owners.jobs_before(job.owner, job.priority, id);
-        Waiting::Slot { tasks, jobs, slots: self.total_slots }
+        let jobs = pool.owners.jobs_before(job.owner, job.priority, id);
+        Waiting::Slot { tasks, jobs, slots: pool.total_slots }
     }
 
     /// What the tasks of a job wait for that a worker holds: those that probably run, and those behind them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::Resume;
 use farm_proto::why::Stage;
 
@@ -10,7 +10,7 @@ use crate::command::Command;
 use crate::core::Core;
 use crate::event::{Departure, Refused};
 use crate::state::{Left, Place, Worker};
-use crate::time::nanos;
+use crate::time::{Time, nanos};
 
 /// Unit of the hungry workers' order: a worker with as many tasks as slots is this full.
 const FULL: u64 = 1024;
@@ -18,7 +18,14 @@ const FULL: u64 = 1024;
 const MAX_SLOTS: u32 = 4096;
 
 impl Core {
-    pub(super) fn worker_joined(&mut self, id: WorkerId, slots: u32, resume: &Resume) -> Result<(), Refused> {
+    pub(super) fn worker_joined(
+        &mut self,
+        id: WorkerId,
+        cluster: ClusterId,
+        slots: u32,
+        ends: Option<Time>,
+        resume: &Resume,
+    ) -> Result<(), Refused> {
         if slots == 0 {
             return Err(Refused::NoSlots(id));
         }
@@ -26,7 +33,7 @@ impl Core {
             return Err(Refused::WorkerTaken(id));
         }
         self.check_claims(id, resume)?;
-        self.workers.insert(id, Worker::new(slots.min(MAX_SLOTS), self.now));
+        self.workers.insert(id, Worker::new(cluster, slots.min(MAX_SLOTS), ends, self.now));
         self.resume(id, resume);
         self.place(id);
         Ok(())
@@ -89,7 +96,7 @@ impl Core {
             jobs.insert(held.job);
             job.leases.remove(&lease);
             job.leased -= held.remaining.len();
-            self.owners.correct(job.owner, held.charge(held.remaining.len()), 0);
+            self.pools.entry(job.cluster).or_default().owners.correct(job.owner, held.charge(held.remaining.len()), 0);
             let before = may_have_run;
             for range in held.remaining.iter() {
                 let blamed = (range.end - range.start).min(may_have_run);
@@ -122,7 +129,7 @@ impl Core {
         worker.last_chances -= u32::from(held.last_chance);
         if let Some(job) = self.jobs.get_mut(&held.job) {
             job.leases.remove(&lease);
-            self.owners.correct(job.owner, held.charge(held.remaining.len()), 0);
+            self.pools.entry(job.cluster).or_default().owners.correct(job.owner, held.charge(held.remaining.len()), 0);
         }
     }
 
@@ -132,10 +139,7 @@ impl Core {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let place = Self::place_of(worker, &self.config);
         worker.place = place;
-        self.total_slots += place.slots;
-        self.free_slots += place.free;
-        self.hungry.extend(place.hungry.map(|fullness| (fullness, id)));
-        self.queued.extend(place.queued.map(|ns| (ns, id)));
+        self.pools.entry(worker.cluster).or_default().place(id, place);
         if worker.draining && worker.held == 0 && !worker.dismissed {
             worker.dismissed = true;
             self.commands.push_back(Command::WorkerMayLeave { worker: id });
@@ -146,13 +150,8 @@ impl Core {
     fn displace(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let place = std::mem::take(&mut worker.place);
-        self.total_slots -= place.slots;
-        self.free_slots -= place.free;
-        if let Some(fullness) = place.hungry {
-            self.hungry.remove(&(fullness, id));
-        }
-        if let Some(ns) = place.queued {
-            self.queued.remove(&(ns, id));
+        if let Some(pool) = self.pools.get_mut(&worker.cluster) {
+            pool.displace(id, place);
         }
     }
 

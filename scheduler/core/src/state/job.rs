@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::job::{Counts, JobState};
 
 use crate::event::NewJob;
@@ -18,6 +18,8 @@ use crate::time::Time;
 /// of these: then it has a value, and is counted in `succeeded`.
 #[derive(Debug)]
 pub(crate) struct Job {
+    pub(crate) cluster: ClusterId,
+    /// In its cluster.
     pub(crate) owner: OwnerId,
     /// As it was submitted, to the owner's name.
     pub(crate) priority: i32,
@@ -25,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) retries: u32,
     pub(crate) max_failures: Option<u64>,
     pub(crate) arg_bytes: u64,
+    /// What a task may take, in nanoseconds, if its user has said.
+    pub(crate) time_request: Option<u64>,
 
     pub(crate) phase: Phase,
     /// Whether a task of it was ever handed out.
@@ -138,12 +142,14 @@ pub(crate) enum Phase {
 impl Job {
     pub(crate) fn new(owner: OwnerId, spec: &NewJob) -> Self {
         Self {
+            cluster: spec.cluster,
             owner,
             priority: spec.priority,
             tasks: spec.tasks,
             retries: spec.retries,
             max_failures: spec.max_failures,
             arg_bytes: spec.arg_bytes,
+            time_request: spec.time_request,
             phase: Phase::Storing,
             started: false,
             runnable: false,
@@ -264,6 +270,8 @@ impl Pace {
 /// What is left of a job that has ended.
 #[derive(Debug)]
 pub(crate) struct EndedJob {
+    pub(crate) cluster: ClusterId,
+    /// In its cluster.
     pub(crate) owner: OwnerId,
     pub(crate) priority: i32,
     pub(crate) state: JobState,
@@ -280,6 +288,7 @@ pub(crate) struct EndedJob {
 impl EndedJob {
     pub(crate) fn new(job: Job, state: JobState) -> Self {
         Self {
+            cluster: job.cluster,
             owner: job.owner,
             priority: job.priority,
             state,

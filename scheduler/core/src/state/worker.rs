@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farm_proto::ids::{JobId, LeaseId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId};
 use farm_proto::why::Stage;
 
 use crate::range_set::RangeSet;
@@ -10,6 +10,7 @@ use crate::time::Time;
 
 #[derive(Debug)]
 pub(crate) struct Worker {
+    pub(crate) cluster: ClusterId,
     /// At least 1.
     pub(crate) slots: u32,
     pub(crate) draining: bool,
@@ -23,6 +24,8 @@ pub(crate) struct Worker {
     pub(crate) last_chances: u32,
     pub(crate) finished: u64,
     pub(crate) joined: Time,
+    /// When it will be gone, if that is known.
+    pub(crate) ends: Option<Time>,
     /// When it joined or last answered.
     pub(crate) heard: Time,
     /// Since when it has been working without an answer.
@@ -94,8 +97,9 @@ pub(crate) struct Load {
 }
 
 impl Worker {
-    pub(crate) fn new(slots: u32, now: Time) -> Self {
+    pub(crate) fn new(cluster: ClusterId, slots: u32, ends: Option<Time>, now: Time) -> Self {
         Self {
+            cluster,
             slots,
             draining: false,
             dismissed: false,
@@ -104,6 +108,7 @@ impl Worker {
             last_chances: 0,
             finished: 0,
             joined: now,
+            ends,
             heard: now,
             silent_since: now,
             asked: None,

@@ -86,6 +86,17 @@ CREATE TABLE batches (
 ) STRICT;
 CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offsets, seal);
 
+-- Clusters, also those that are gone: jobs may name them.
+CREATE TABLE clusters (
+    name TEXT PRIMARY KEY,
+    cluster INTEGER NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    -- A postcard of what is wanted of it; NULL if it is gone.
+    wanted BLOB,
+    sum BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Blobs that jobs need: modules, inputs, arguments, large columns.
 CREATE TABLE pins (
     job INTEGER NOT NULL,

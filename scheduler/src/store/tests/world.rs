@@ -124,6 +124,8 @@ pub(crate) fn row(job: u64, tasks: i64) -> JobRow {
         result: ResultEncoding::Json,
     };
     let spec = JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: job.is_multiple_of(2).then(|| format!("job {job}")),
         module,
         function: "f".to_owned(),

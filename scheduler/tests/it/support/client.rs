@@ -65,6 +65,8 @@ impl Watched {
 /// A job of squares, with module and arguments to be filled in.
 pub(crate) fn range_job(start: i64, end: i64) -> JobSpec {
     JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module: ModuleRef {
             digest: Digest::of(MODULE),

@@ -92,6 +92,7 @@ impl Streams {
 
 pub(crate) fn hello(slots: u32) -> WorkerHello {
     WorkerHello {
+        ends_in_ms: None,
         name: "fake".to_owned(),
         host: "here".to_owned(),
         pid: std::process::id(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use farm_core::{Command, Config, Core, Departure, Event, Fact, FactSeq, NewJob, TaskInput, Time, Waiting};
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::{Batch, Claim, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 use farm_proto::why::Stage;
@@ -99,7 +99,13 @@ impl Driver {
             }
             Operation::JoinAgain { worker } => {
                 if let Some(worker) = worker.of(&self.workers) {
-                    self.tell(Event::WorkerJoined { worker, slots: 1, resume: &Resume::default() });
+                    self.tell(Event::WorkerJoined {
+                        worker,
+                        cluster: ClusterId::DEFAULT,
+                        slots: 1,
+                        ends: None,
+                        resume: &Resume::default(),
+                    });
                 }
             }
             Operation::Leave { worker, is_lost } => {
@@ -236,7 +242,7 @@ impl Driver {
     fn join(&mut self, slots: u32, resume: &Resume) {
         let worker = WorkerId(self.worker_count + 1);
         self.worker_count += 1;
-        if self.try_tell(Event::WorkerJoined { worker, slots, resume }, None) {
+        if self.try_tell(Event::WorkerJoined { worker, cluster: ClusterId::DEFAULT, slots, ends: None, resume }, None) {
             self.workers.push(worker);
             // What is left of these is its own, and it may answer.
             for (holder, lease) in &mut self.leases {

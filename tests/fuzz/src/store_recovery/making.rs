@@ -73,6 +73,8 @@ async fn submit(client: &Link, key: u128, tasks: i64) -> Result<JobId> {
         result: ResultEncoding::Json,
     };
     let spec = JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module,
         function: "square".to_owned(),
@@ -110,6 +112,7 @@ impl Worker {
     async fn connect(ticket: &farm_proto::ticket::Ticket) -> Result<Self> {
         let link = connect(ticket, None).await?;
         let hello = WorkerHello {
+            ends_in_ms: None,
             name: "w".to_owned(),
             host: "h".to_owned(),
             pid: 1,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use farm_core::{Core, Departure};
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::job::JobState;
 use farm_proto::message::{Claim, Lease, Resume};
 
@@ -16,10 +16,17 @@ impl Model {
     ///
     /// What is left of a lease whose worker has gone is its own again as far as it waits. A lease of an earlier life is
     /// believed once. Nothing that was answered in this life is claimed with success: the answer would count twice.
-    pub(crate) fn joined(&mut self, id: WorkerId, slots: u32, resume: &Resume, core: &Core, stats: &mut Stats) {
+    pub(crate) fn joined(
+        &mut self,
+        id: WorkerId,
+        (cluster, slots): (ClusterId, u32),
+        resume: &Resume,
+        core: &Core,
+        stats: &mut Stats,
+    ) {
         let claimed = resume.claims.iter().map(|claim| claim.job);
         let knows = resume.jobs.iter().map(|&(job, _)| job).chain(claimed).collect();
-        self.workers.insert(id, ModelWorker { slots, draining: false, knows });
+        self.workers.insert(id, ModelWorker { cluster, slots, draining: false, knows });
         let mut claims: Vec<_> = resume.claims.iter().collect();
         // Where claims overlap, the last lease is the one that the scheduler meant.
         claims.sort_by_key(|claim| std::cmp::Reverse(claim.lease));
@@ -111,6 +118,7 @@ impl Model {
         assert_eq!(introduce, worker.knows.insert(lease.job), "whether worker {id} knows job {}", lease.job);
         let job = &self.jobs[&lease.job];
         assert_eq!(job.phase, Phase::Live, "job {} is leased", lease.job);
+        assert_eq!(job.spec.cluster, worker.cluster, "job {} is leased to another cluster", lease.job);
         assert!(disk.jobs.contains_key(&lease.job), "job {} is leased before it is stored", lease.job);
         for after in &job.spec.after {
             let done = disk.jobs.get(after).is_some_and(|other| other.ended == Some(JobState::Done));

@@ -1,7 +1,7 @@
 //! What comes from workers.
 
 use farm_core::{Departure, Event};
-use farm_proto::ids::WorkerId;
+use farm_proto::ids::{ClusterId, WorkerId};
 use farm_proto::message::{Resume, SchedulerControl, WorkerControl};
 
 use super::Acks;
@@ -38,13 +38,14 @@ impl World {
 
         let process = &self.workers.get(&pid);
         let slots = process.map_or(1, |process| process.slots.len() as u32);
+        let cluster = process.map_or(ClusterId::DEFAULT, |process| process.cluster);
         let last_life = process.map_or(0, |process| process.life);
         if last_life > 0 {
             self.count(if last_life == self.life { Kind::Rejoined } else { Kind::RejoinedNewLife });
         }
         let Some(shell) = &mut self.shell else { return };
-        shell.model.joined(worker, slots, resume, &shell.core, &mut self.stats);
-        self.tell(Event::WorkerJoined { worker, slots, resume });
+        shell.model.joined(worker, (cluster, slots), resume, &shell.core, &mut self.stats);
+        self.tell(Event::WorkerJoined { worker, cluster, slots, ends: None, resume });
         if draining {
             self.worker_drains(worker);
         }

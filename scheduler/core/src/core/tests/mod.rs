@@ -2,6 +2,7 @@
 
 #![expect(clippy::single_range_in_vec_init, reason = "sets that hold a single range are what is compared")]
 
+mod clusters;
 mod failures;
 mod jobs;
 mod leases;
@@ -18,7 +19,7 @@ mod workers;
 
 use std::time::Duration;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::{Batch, Lease, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
@@ -89,7 +90,13 @@ impl Rig {
 
     /// A worker joins with what it still has.
     fn come_back(&mut self, worker: u64, slots: u32, resume: &Resume) -> Vec<Command> {
-        self.tell(Event::WorkerJoined { worker: WorkerId(worker), slots, resume })
+        self.tell(Event::WorkerJoined {
+            worker: WorkerId(worker),
+            cluster: ClusterId::DEFAULT,
+            slots,
+            ends: None,
+            resume,
+        })
     }
 
     fn leave(&mut self, worker: u64, how: Departure) -> Vec<Command> {

@@ -1,6 +1,6 @@
 //! Any events in any order: what a peer that does not keep to the protocol could do at worst.
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::{Batch, Claim, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 use farm_proto::why::Stage;
@@ -85,6 +85,8 @@ fn operation(rig: &mut Rig, dice: &mut Dice) {
             let spec = NewJob {
                 after: (0..dice.below(3) / 2).map(|_| JobId(dice.below(count + 1))).collect(),
                 input,
+                cluster: ClusterId(dice.below(2)),
+                time_request: dice.once_in(4).then(|| number(dice, 100 * MS)),
                 priority: dice.next() as i32,
                 retries: dice.below(3) as u32,
                 max_failures: dice.once_in(3).then(|| dice.below(3)),
@@ -99,7 +101,13 @@ fn operation(rig: &mut Rig, dice: &mut Dice) {
         4 => Event::Persisted { seq: FactSeq(number(dice, rig.core.last_fact.0 + 2)) },
         5 | 6 => {
             let slots = if dice.once_in(1_000) { u32::MAX } else { dice.below(5) as u32 };
-            Event::WorkerJoined { worker, slots, resume: &resume }
+            Event::WorkerJoined {
+                worker,
+                cluster: ClusterId(dice.below(2)),
+                slots,
+                ends: dice.once_in(3).then(|| Time(rig.now.0.saturating_add(number(dice, 100 * MS)))),
+                resume: &resume,
+            }
         }
         7 if dice.once_in(3) => Event::WorkerDraining { worker },
         8 if dice.once_in(2) => {

@@ -1,6 +1,6 @@
 //! What cannot be is refused, and changes nothing.
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::message::{Batch, Resume};
 use farm_proto::outcome::{Failure, FailureKind};
 
@@ -38,8 +38,14 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (Event::JobFailed { worker: other, job, failure: &failure }, Refused::NoSuchWorker(other)),
         (Event::JobFailed { worker: one, job: JobId(7), failure: &failure }, Refused::NeverLeased(one)),
         (Event::Persisted { seq: FactSeq(2) }, Refused::NoSuchFact(FactSeq(2))),
-        (Event::WorkerJoined { worker: one, slots: 1, resume: &nothing }, Refused::WorkerTaken(one)),
-        (Event::WorkerJoined { worker: other, slots: 0, resume: &nothing }, Refused::NoSlots(other)),
+        (
+            Event::WorkerJoined { worker: one, cluster: ClusterId::DEFAULT, slots: 1, ends: None, resume: &nothing },
+            Refused::WorkerTaken(one),
+        ),
+        (
+            Event::WorkerJoined { worker: other, cluster: ClusterId::DEFAULT, slots: 0, ends: None, resume: &nothing },
+            Refused::NoSlots(other),
+        ),
         (Event::WorkerDraining { worker: other }, Refused::NoSuchWorker(other)),
         (Event::WorkerLeft { worker: other, how: Departure::Lost }, Refused::NoSuchWorker(other)),
         (arrived(other, lease, &good), Refused::NoSuchWorker(other)),

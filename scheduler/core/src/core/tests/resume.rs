@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{ClusterId, JobId, LeaseId, WorkerId};
 use farm_proto::job::JobState;
 use farm_proto::message::{Claim, Lease, Resume};
 use farm_proto::outcome::FailureKind;
@@ -307,7 +307,13 @@ fn claims_that_cannot_be_are_refused() {
     ];
     for claims in cases {
         let resume = resume(claims);
-        let event = Event::WorkerJoined { worker: WorkerId(2), slots: 1, resume: &resume };
+        let event = Event::WorkerJoined {
+            worker: WorkerId(2),
+            cluster: ClusterId::DEFAULT,
+            slots: 1,
+            ends: None,
+            resume: &resume,
+        };
         assert_eq!(rig.try_tell(event), Err(Refused::BadClaim(WorkerId(2))), "{resume:?}");
         assert_eq!(rig.core.worker(WorkerId(2)), None);
     }
