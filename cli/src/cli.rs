@@ -1,5 +1,7 @@
 //! The command line: what there is to say, and which function answers.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,8 +15,8 @@ use farm_client::results::Format;
 use farm_proto::cluster::Scale;
 use farm_proto::ids::JobId;
 use farm_proto::job::StdoutMode;
-use farm_proto::ticket::Role;
 
+pub(crate) use self::access::{ContextCommand, LoginArgs, TicketCommand, TicketCreateArgs};
 use crate::commands;
 use crate::report::Report;
 
@@ -28,6 +30,9 @@ struct Cli {
     /// What to print on stdout: text for people, or JSON whose names are a promise.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
+    /// The farm that is called so here, of those that you have logged in to.
+    #[arg(long, global = true, value_name = "NAME")]
+    farm: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,7 +49,7 @@ should not matter how the results are grouped. A task whose input failed fails w
 With --detach, the id of the last job is printed: that of a reduction has the one value as its only result.";
 
 const EXIT_CODES: &str = "Exit codes: 0 all went well · 1 some tasks failed · 2 wrong command line · 3 bad module or input \
-· 4 bad arguments · 5 no farm answers · 6 refused by the farm · 7 job cancelled or failed · 8 no such job · 70 internal \
+· 4 bad arguments · 5 no farm answers · 6 refused by the farm · 7 job cancelled or failed · 8 no such thing · 70 internal \
 error · 130 interrupted";
 
 /// What `--output` chooses.
@@ -117,19 +122,19 @@ enum Command {
     Worker(WorkerCommand),
     /// Look after the state folder of a scheduler.
     Admin(AdminArgs),
-    /// Make a ticket that lets its bearer into the farm.
-    Ticket {
-        #[arg(value_parser = role)]
-        role: Role,
-        /// Who the bearer will be.
-        #[arg(long, default_value = "user")]
-        name: String,
-        /// How long it lets people in, in seconds or with a unit: 90, 15m, 8h, 7d.
-        #[arg(long, default_value = "1d", value_parser = duration, value_name = "TIME")]
-        valid: std::time::Duration,
-        #[command(flatten)]
-        farm: FarmArgs,
+    /// Make, list and revoke tickets, which let their bearers into the farm.
+    #[command(subcommand)]
+    Ticket(TicketCommand),
+    /// Trade a ticket for a certificate, which is kept: commands go to that farm from then on.
+    Login(LoginArgs),
+    /// Forget a farm and the certificate for it.
+    Logout {
+        /// As it is called here; by default the current one.
+        name: Option<String>,
     },
+    /// List the farms that you have logged in to, and choose among them.
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Measure this machine: the sandbox alone, and the whole farm.
     Bench(commands::bench::BenchArgs),
     /// A slot process; started by workers.
@@ -217,9 +222,12 @@ impl FromStr for WhyTarget {
 /// Which farm.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FarmArgs {
-    /// Ticket of the farm; by default the farm that is up on this machine.
-    #[arg(long, env = "FARM_TICKET", hide_env_values = true, value_name = "TICKET")]
+    /// Ticket of the farm. By default --farm, else FARM_TICKET, else the farm that you have logged in to, else the one that
+    /// is up on this machine.
+    #[arg(long, value_name = "TICKET")]
     pub(crate) ticket: Option<String>,
+    #[arg(from_global)]
+    pub(crate) farm: Option<String>,
 }
 
 /// Which arguments.
@@ -391,6 +399,12 @@ pub(crate) struct SchedulerArgs {
     /// A worker or client that is silent for this long is given up.
     #[arg(long, default_value = "10s", value_parser = heartbeat, value_name = "TIME")]
     pub(crate) heartbeat: std::time::Duration,
+    /// What is allowed to whom; by default farm.toml in the XDG configuration folder `farm`, if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How long certificates are valid: for tests.
+    #[arg(long, value_parser = duration, hide = true)]
+    pub(crate) certificate_validity: Option<std::time::Duration>,
     #[command(flatten)]
     pub(crate) part: PartArgs,
 }
@@ -602,10 +616,6 @@ pub(crate) struct PartArgs {
     pub(crate) new_session: bool,
 }
 
-fn role(text: &str) -> Result<Role, String> {
-    text.parse().map_err(|error: farm_proto::ticket::TicketError| error.to_string())
-}
-
 fn stdout_mode(text: &str) -> Result<StdoutMode, String> {
     match text {
         "text" => Ok(StdoutMode::Text),
@@ -666,20 +676,7 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 /// A size with its unit; without one, bytes.
 fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 11] = [
-        ("", 1),
-        ("B", 1),
-        ("K", 1 << 10),
-        ("KiB", 1 << 10),
-        ("kB", 1000),
-        ("M", 1 << 20),
-        ("MiB", 1 << 20),
-        ("MB", 1_000_000),
-        ("G", 1 << 30),
-        ("GiB", 1 << 30),
-        ("GB", 1_000_000_000),
-    ];
-    with_unit(text, &UNITS, "a size is written 4096, 64KiB, 512MiB or 2GiB")
+    text.parse().map(|farm_scheduler::config::Size(bytes)| bytes)
 }
 
 /// Reads the command line and does what it says.
@@ -719,7 +716,10 @@ pub(crate) fn main() -> ExitCode {
             block_on(commands::farm::drain(&worker, farm, output))
         }
         Command::Admin(args) => commands::admin::admin(args, output),
-        Command::Ticket { role, name, valid, farm } => block_on(commands::farm::ticket(role, &name, valid, farm)),
+        Command::Ticket(command) => block_on(commands::access::ticket(command, output)),
+        Command::Login(args) => block_on(commands::access::login(args, output)),
+        Command::Logout { name } => commands::access::logout(name.as_deref(), output),
+        Command::Context(command) => commands::access::context(command, output),
         Command::Bench(args) => block_on(commands::bench::bench(args, output)),
         Command::Slot => unreachable!("handled above"),
         Command::CompileModule { args } => return farm_host::artefact::compile_main(args),

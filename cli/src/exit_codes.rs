@@ -12,11 +12,12 @@ pub const BAD_MODULE: u8 = 3;
 pub const BAD_ARGUMENTS: u8 = 4;
 /// No farm answers.
 pub const UNREACHABLE: u8 = 5;
-/// The farm refused: a wrong or expired ticket, or a role that may not do this.
+/// The farm refused: a ticket that is wrong, expired, used up or revoked (a worker ends with this, too), a role that may
+/// not do this, or more than a user may keep.
 pub const REFUSED: u8 = 6;
 /// The job did not run to its end: it was cancelled, its module does not run, or too many tasks failed.
 pub const JOB_FAILED: u8 = 7;
-/// The thing that was named does not exist: a job, say.
+/// The thing that was named does not exist: a job, a ticket, a farm that one is logged in to.
 pub const NOT_FOUND: u8 = 8;
 /// Something failed that the user could not have known: a disk is full, a process died.
 pub const INTERNAL: u8 = 70;

@@ -3,6 +3,7 @@
 //! | what | where | override |
 //! |---|---|---|
 //! | state: local farms, identities | `$XDG_STATE_HOME/farm`, else `~/.local/state/farm` | `FARM_HOME` |
+//! | configuration: `farm.toml` | `$XDG_CONFIG_HOME/farm`, else `~/.config/farm` | `farm scheduler --config` |
 //! | cache: prepared modules, compiled artefacts | `$XDG_CACHE_HOME/farm`, else `~/.cache/farm` | `FARM_CACHE` |
 
 use std::env;
@@ -13,19 +14,20 @@ use std::path::{Path, PathBuf};
 pub struct Home {
     state: PathBuf,
     cache: PathBuf,
+    config: PathBuf,
 }
 
 impl Home {
     /// Reads the environment. Without a home directory, everything goes below the system's temporary folder.
     pub fn from_env() -> Self {
         let below_home = |rest: &str| env::home_dir().unwrap_or_else(env::temp_dir).join(rest);
-        let root = |own: &str, xdg: &str, rest: &str| {
-            let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-            set(own).or_else(|| set(xdg).map(|folder| folder.join("farm"))).unwrap_or_else(|| below_home(rest))
-        };
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let xdg = |name, rest| set(name).map_or_else(|| below_home(rest), |folder| folder.join("farm"));
+        let root = |own, name, rest| set(own).unwrap_or_else(|| xdg(name, rest));
         Self {
             state: root("FARM_HOME", "XDG_STATE_HOME", ".local/state/farm"),
             cache: root("FARM_CACHE", "XDG_CACHE_HOME", ".cache/farm"),
+            config: xdg("XDG_CONFIG_HOME", ".config/farm"),
         }
     }
 
@@ -44,9 +46,19 @@ impl Home {
         self.state.join("scheduler")
     }
 
-    /// Certificates and keys of this user, one file for each farm and role.
+    /// What a scheduler is configured by, unless it is told another file.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("farm.toml")
+    }
+
+    /// Certificates and keys of this user, one file for each ticket.
     pub fn identities(&self) -> PathBuf {
         self.state.join("identities")
+    }
+
+    /// The farms that this user has logged in to.
+    pub fn contexts(&self) -> PathBuf {
+        self.state.join("contexts")
     }
 
     /// Modules as the farm wants them, by the digest of what the user gave.

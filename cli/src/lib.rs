@@ -12,6 +12,7 @@
 pub mod args;
 pub mod blobs;
 pub mod client;
+pub mod contexts;
 pub mod exit_codes;
 pub mod futures;
 pub mod guest;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use farm_client::args::ArgsError;
 use farm_client::blobs::InputError;
 use farm_client::client::ClientError;
+use farm_client::contexts::ContextError;
 use farm_client::exit_codes;
 use farm_client::guest::GuestError;
 use farm_client::launch::LaunchError;
@@ -19,6 +20,7 @@ use farm_proto::close;
 use farm_proto::message::RequestError;
 use farm_proto::ticket::TicketError;
 use farm_scheduler::SchedulerError;
+use farm_scheduler::config::{ConfigError, Size};
 use serde_json::json;
 
 use crate::cli::Output;
@@ -192,6 +194,29 @@ impl From<TicketError> for Report {
     }
 }
 
+impl From<ContextError> for Report {
+    fn from(error: ContextError) -> Self {
+        let code = match error {
+            ContextError::Link(error) => return error.into(),
+            ContextError::Name(_) | ContextError::Taken { .. } | ContextError::Worker => exit_codes::USAGE,
+            ContextError::Unknown { .. } | ContextError::NotLoggedIn => exit_codes::NOT_FOUND,
+            ContextError::Damaged { .. } | ContextError::Folder { .. } => exit_codes::INTERNAL,
+        };
+        let report = Self::from_error(code, &error);
+        match error {
+            ContextError::Taken { name, .. } => {
+                report.hint(format!("--as NAME calls the new one otherwise; `farm logout {name}` forgets the old one"))
+            }
+            ContextError::Unknown { .. } | ContextError::NotLoggedIn => {
+                report.hint("`farm login TICKET` logs in to one, `farm context list` shows those there are")
+            }
+            ContextError::Worker => report.hint("`farm ticket create --role user` makes one for a user"),
+            ContextError::Damaged { .. } => report.hint("`farm login TICKET` writes it anew"),
+            _ => report,
+        }
+    }
+}
+
 impl From<ClientError> for Report {
     fn from(error: ClientError) -> Self {
         match error {
@@ -210,6 +235,9 @@ impl From<ClientError> for Report {
             ClientError::Refused(ref refused @ RequestError::WhichCluster(_)) => {
                 Self::from_error(exit_codes::USAGE, refused).hint("--cluster NAME says which one is to run the job")
             }
+            ClientError::Refused(ref refused @ RequestError::NoSuchTicket(_)) => {
+                Self::from_error(exit_codes::NOT_FOUND, refused).hint("`farm ticket list` shows them all")
+            }
             ClientError::Refused(ref refused @ RequestError::NoSuchTask { .. }) => {
                 Self::from_error(exit_codes::NOT_FOUND, refused)
             }
@@ -224,6 +252,15 @@ impl From<ClientError> for Report {
             ClientError::Refused(ref refused @ RequestError::NothingToRetry(_)) => {
                 Self::from_error(exit_codes::REFUSED, refused)
                     .hint("every task has a result, or failed for its input: then retry the job that this comes from")
+            }
+            ClientError::Refused(RequestError::OverLimit { user, used, more, limit }) => {
+                let [used, more, limit] = [used, more, limit].map(Size);
+                let message = format!(
+                    "the farm refused: the jobs of {user} keep {used} there, and this one needs {more} more, of {limit} \
+                     that are allowed"
+                );
+                Self::new(exit_codes::REFUSED, message)
+                    .hint("`farm jobs` lists them; `farm job delete JOB` frees what only that one keeps")
             }
             ClientError::Refused(RequestError::ShuttingDown) | ClientError::Ended => {
                 Self::from_error(exit_codes::UNREACHABLE, &error)
@@ -241,7 +278,10 @@ impl From<ClientError> for Report {
 impl From<LinkError> for Report {
     fn from(error: LinkError) -> Self {
         let code = match error {
-            LinkError::Refused { .. } | LinkError::WrongFarm { .. } => exit_codes::REFUSED,
+            LinkError::Refused { .. }
+            | LinkError::Revoked { .. }
+            | LinkError::NoIdentity
+            | LinkError::WrongFarm { .. } => exit_codes::REFUSED,
             LinkError::Lost(ref lost) if is_refusal(lost) => exit_codes::REFUSED,
             LinkError::Resolve { .. }
             | LinkError::Unreachable { .. }
@@ -253,7 +293,12 @@ impl From<LinkError> for Report {
         };
         let report = Self::from_error(code, &error);
         match error {
-            LinkError::Refused { .. } => report.hint("ask whoever runs the farm for a new one: `farm ticket user`"),
+            LinkError::Refused { .. } | LinkError::Revoked { .. } => {
+                report.hint("ask whoever runs the farm for a new one: `farm ticket create --role ROLE`")
+            }
+            LinkError::NoIdentity => {
+                report.hint("`farm login TICKET` gets another for a new ticket: ask whoever runs the farm for one")
+            }
             LinkError::WrongFarm { .. } => report.hint("the farm may have been made anew: ask for a new ticket"),
             LinkError::Unreachable { .. } | LinkError::Resolve { .. } => {
                 report.hint("is the scheduler up, and may UDP packets reach it? `farm up` starts one here")
@@ -289,6 +334,12 @@ impl From<SchedulerError> for Report {
             SchedulerError::NotEmpty { .. } => report.hint("a backup goes into a folder of its own"),
             _ => report,
         }
+    }
+}
+
+impl From<ConfigError> for Report {
+    fn from(error: ConfigError) -> Self {
+        Self::from_error(exit_codes::USAGE, &error).hint("docs/guide/access.md shows what can be in it")
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farm_proto::ids::Digest;
-use farm_proto::message::{Enrol, Enrolled};
+use farm_proto::message::{Enrol, Enrolled, Open, Request, Response};
 use farm_proto::ticket::Ticket;
 use farm_proto::{ALPN, ALPN_ENROL, close};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime}
 
 use crate::identity::{self, Identity};
 use crate::stream::{FrameReader, FrameWriter};
-use crate::{LinkError, error, transport};
+use crate::{LinkError, transport};
 
 /// The name in every scheduler's certificate: a farm is known by its CA, not by where it runs.
 pub const SERVER_NAME: &str = "farm";
@@ -59,7 +59,7 @@ impl Link {
     }
 }
 
-/// Connects, enrolling first unless an identity for this farm and role is in `identities` already. A new one is kept
+/// Connects, enrolling first unless the identity that this ticket was traded for is in `identities` already. A new one is kept
 /// there; with `None` it lives as long as the process. Who may have to dial again takes a [`Dialer`].
 ///
 /// # Errors
@@ -70,10 +70,13 @@ pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Link,
     Dialer::new(ticket.clone(), identities).dial().await
 }
 
-/// A ticket, and the identity that it was traded for: it may be good for one trade only, or for a short time.
+/// A ticket, and the identity that it was traded for: it may be good for one trade only, or for a short time. The identity
+/// is renewed on the way, so that whoever dials now and then need not trade again.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     ticket: Ticket,
+    /// Whether the ticket can be traded for an identity.
+    may_enrol: bool,
     /// Where the identity is kept.
     path: Option<PathBuf>,
     identity: Option<Identity>,
@@ -82,15 +85,27 @@ pub struct Dialer {
 impl Dialer {
     /// As [`connect`] with the same arguments, any number of times.
     pub fn new(ticket: Ticket, identities: Option<&Path>) -> Self {
-        let path = identities.map(|folder| identity::path_in(folder, &ticket.ca, ticket.role));
-        Self { ticket, path, identity: None }
+        let path = identities.map(|folder| identity::path_in(folder, &ticket));
+        Self { ticket, may_enrol: true, path, identity: None }
     }
 
-    /// Connects, enrolling first if there is no identity yet, or it has run out.
+    /// With the identity that is kept in a file, whatever the ticket. Without a secret, the ticket says no more than where
+    /// the farm is, and that identity is the only one.
+    pub fn kept_at(ticket: Ticket, path: &Path) -> Self {
+        let may_enrol = !ticket.secret.is_empty();
+        Self { ticket, may_enrol, path: Some(path.to_owned()), identity: None }
+    }
+
+    /// The ticket that leads there.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Connects, enrolling first if there is no identity yet, or it has run out. Renews one whose time it is.
     ///
     /// # Errors
     ///
-    /// As [`connect`].
+    /// As [`connect`]; or an identity is needed and there is no secret to trade for one.
     pub async fn dial(&mut self) -> Result<Link, LinkError> {
         let known = self.identity.take().or_else(|| Identity::load(self.path.as_deref()?));
         if let Some(known) = known.filter(Identity::is_current) {
@@ -99,9 +114,17 @@ impl Dialer {
                 Err(LinkError::Connect { source: quinn::ConnectionError::TransportError(_), .. }) => {}
                 result => {
                     self.identity = Some(known);
-                    return result;
+                    let link = result?;
+                    if self.renewal_in().is_some_and(|time| time.is_zero()) {
+                        // Not vital: the identity is good for a while yet. If it is refused, more is to come of that.
+                        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.renew(&link)).await;
+                    }
+                    return Ok(link);
                 }
             }
+        }
+        if !self.may_enrol {
+            return Err(LinkError::NoIdentity);
         }
         let enrolled = enrol(&self.ticket).await?;
         if let Some(path) = &self.path {
@@ -109,6 +132,32 @@ impl Dialer {
         }
         let enrolled = self.identity.insert(enrolled);
         connect_as(&self.ticket, enrolled).await
+    }
+
+    /// How long it is until the identity is to be renewed; none if there is none.
+    pub fn renewal_in(&self) -> Option<Duration> {
+        self.identity.as_ref().and_then(Identity::renewal_in)
+    }
+
+    /// Trades the identity for one that is good for longer, on a connection that was made with it. That goes on as it is;
+    /// the next one is made with the new identity.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost, the farm refuses ([`LinkError::Refused`]), or the identity cannot be kept.
+    pub async fn renew(&mut self, link: &Link) -> Result<(), LinkError> {
+        let (key, csr) = key_to_certify()?;
+        let (mut writer, mut reader) = link.open().await?;
+        writer.send(&Open::Request(Request::Renew { csr }), Bytes::new()).await?;
+        writer.finish();
+        match reader.expect().await?.0 {
+            Response::Certificate { chain } => {
+                let renewed = self.identity.insert(identity_of(chain, &key));
+                self.path.as_deref().map_or(Ok(()), |path| renewed.save(path))
+            }
+            Response::Error(error) => Err(LinkError::Refused { reason: error.to_string() }),
+            _ => Err(LinkError::Unexpected("no certificate")),
+        }
     }
 }
 
@@ -128,21 +177,31 @@ pub async fn connect_as(ticket: &Ticket, identity: &Identity) -> Result<Link, Li
 /// As [`connect`].
 pub async fn enrol(ticket: &Ticket) -> Result<Identity, LinkError> {
     let link = dial(ticket, None, ALPN_ENROL).await?;
-    let key = KeyPair::generate()?;
-    let csr = CertificateParams::default().serialize_request(&key)?;
+    let (key, csr) = key_to_certify()?;
     let (mut writer, mut reader) = link.open().await?;
-    let request = Enrol { secret: ticket.secret.clone(), csr: csr.der().to_vec() };
+    let request = Enrol { secret: ticket.secret.clone(), csr };
     writer.send(&request, Bytes::new()).await?;
     writer.finish();
     let (answer, _) = reader.expect().await?;
     // Leaves while the next connection is made.
     link.connection.close(close::DONE.into(), b"");
     match answer {
-        Enrolled::Certificate { chain } => Ok(Identity {
-            chain: chain.into_iter().map(CertificateDer::from).collect(),
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-        }),
+        Enrolled::Certificate { chain } => Ok(identity_of(chain, &key)),
         Enrolled::Refused { reason } => Err(LinkError::Refused { reason }),
+    }
+}
+
+/// A new key, and the request to certify it.
+fn key_to_certify() -> Result<(KeyPair, Vec<u8>), LinkError> {
+    let key = KeyPair::generate()?;
+    let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
+    Ok((key, csr))
+}
+
+fn identity_of(chain: Vec<Vec<u8>>, key: &KeyPair) -> Identity {
+    Identity {
+        chain: chain.into_iter().map(CertificateDer::from).collect(),
+        key: PrivatePkcs8KeyDer::from(key.serialize_der()),
     }
 }
 
@@ -174,9 +233,9 @@ async fn dial(ticket: &Ticket, identity: Option<&Identity>, alpn: &[u8]) -> Resu
             return Err(LinkError::WrongFarm { address: address_text });
         }
         Ok(Err(source)) => {
-            return Err(match error::version_mismatch(&source) {
-                Some(reason) => LinkError::Version { reason },
-                None => LinkError::Connect { address: address_text, source },
+            return Err(match LinkError::from(source) {
+                LinkError::Lost(source) => LinkError::Connect { address: address_text, source },
+                told => told,
             });
         }
         Ok(Ok(connection)) => connection,

@@ -22,6 +22,11 @@ pub enum LinkError {
     WrongFarm { address: String },
     #[error("the ticket was refused: {reason}")]
     Refused { reason: String },
+    /// It closed the connection with [`close::REVOKED`], and says why.
+    #[error("{reason}")]
+    Revoked { reason: String },
+    #[error("the certificate that was kept for this farm has run out, or is gone")]
+    NoIdentity,
     #[error("cannot connect to {address}")]
     Connect {
         address: String,
@@ -83,9 +88,14 @@ impl From<quinn::WriteError> for LinkError {
 
 impl From<ConnectionError> for LinkError {
     fn from(error: ConnectionError) -> Self {
-        match version_mismatch(&error) {
-            Some(reason) => Self::Version { reason },
-            None => Self::Lost(error),
+        if let Some(reason) = version_mismatch(&error) {
+            return Self::Version { reason };
+        }
+        match error {
+            ConnectionError::ApplicationClosed(closed) if closed.error_code == close::REVOKED.into() => {
+                Self::Revoked { reason: String::from_utf8_lossy(&closed.reason).into_owned() }
+            }
+            error => Self::Lost(error),
         }
     }
 }
@@ -109,6 +119,8 @@ impl LinkError {
             Self::Stopped(code) => is_passing_code(*code),
             Self::WrongFarm { .. }
             | Self::Refused { .. }
+            | Self::Revoked { .. }
+            | Self::NoIdentity
             | Self::Version { .. }
             | Self::Frame(_)
             | Self::Unexpected(_)
@@ -151,7 +163,7 @@ fn is_of_tls(code: TransportErrorCode) -> bool {
 }
 
 /// What the peer says of its version, if that is why it does not talk.
-pub(crate) fn version_mismatch(error: &ConnectionError) -> Option<String> {
+fn version_mismatch(error: &ConnectionError) -> Option<String> {
     /// The TLS alert `no_application_protocol`.
     const NO_ALPN: u8 = 120;
     let alert = match error {
@@ -187,6 +199,13 @@ mod tests {
         assert!(LinkError::from(ConnectionError::TimedOut).is_passing());
         assert!(LinkError::from(ConnectionError::Reset).is_passing());
         assert!(!LinkError::Refused { reason: String::new() }.is_passing());
+    }
+
+    #[test]
+    fn a_revoked_ticket_is_told_apart() {
+        let error = closed(close::REVOKED);
+        assert!(matches!(&error, LinkError::Revoked { reason } if reason == "speaks farm/9"), "{error:?}");
+        assert!(!error.is_passing());
     }
 
     #[test]

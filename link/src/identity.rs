@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use farm_proto::ids::Digest;
+use farm_proto::ticket::Ticket;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::LinkError;
 
-/// An identity that runs out within so many seconds is not used for a new connection.
-const MARGIN_S: i64 = 3600;
+/// Certificates begin so long before they are made, for peers whose clocks are behind.
+pub const BACKDATED: Duration = Duration::from_secs(86_400);
+/// An identity that runs out within this time, or a twelfth of its life if that is shorter, is not used for a new
+/// connection.
+const MARGIN: Duration = Duration::from_secs(3600);
 
 /// A certificate chain and its key. Debug output does not show the key.
 pub struct Identity {
@@ -48,15 +54,32 @@ impl Identity {
         (!chain.is_empty()).then_some(Self { chain, key })
     }
 
-    /// Whether the certificate is valid for an hour at least. A scheduler that finds it is not says so only after the
-    /// handshake, when it is too late to enrol again.
-    pub fn is_current(&self) -> bool {
-        let current = |leaf: &CertificateDer<'_>| {
-            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-            let left = leaf.validity().time_to_expiration()?;
-            Some(left.whole_seconds() > MARGIN_S)
+    /// From when the certificate was made until it runs out.
+    pub fn life(&self) -> Option<Range<SystemTime>> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        let at = |time: x509_parser::time::ASN1Time| {
+            let since = Duration::from_secs(u64::try_from(time.timestamp()).ok()?);
+            SystemTime::UNIX_EPOCH.checked_add(since)
         };
-        self.chain.first().and_then(current).unwrap_or(false)
+        let made = at(leaf.validity().not_before)?.checked_add(BACKDATED)?;
+        Some(made..at(leaf.validity().not_after)?)
+    }
+
+    /// Whether the certificate is valid for a while. A scheduler that finds it is not says so only after the handshake,
+    /// when it is too late to enrol again.
+    pub fn is_current(&self) -> bool {
+        self.life().is_some_and(|life| {
+            let whole = life.end.duration_since(life.start).unwrap_or_default();
+            life.end.duration_since(SystemTime::now()).is_ok_and(|left| left > MARGIN.min(whole / 12))
+        })
+    }
+
+    /// How long it is until the certificate is to be renewed: when two thirds of its life are over.
+    pub fn renewal_in(&self) -> Option<Duration> {
+        let life = self.life()?;
+        let whole = life.end.duration_since(life.start).ok()?;
+        let due = life.start.checked_add(whole * 2 / 3)?;
+        Some(due.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     /// Writes chain and key as PEM into one file that only its owner can read, whole or not at all.
@@ -95,7 +118,8 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Where the identity for one farm and role is kept below `folder`.
-pub fn path_in(folder: &Path, ca: &Digest, role: farm_proto::ticket::Role) -> PathBuf {
-    folder.join(format!("{}-{role}.pem", ca.short()))
+/// Where the identity is kept below `folder` that a ticket was traded for. Who has two tickets is two different people.
+pub fn path_in(folder: &Path, ticket: &Ticket) -> PathBuf {
+    let Ticket { ca, role, secret, .. } = ticket;
+    folder.join(format!("{}-{role}-{}.pem", ca.short(), Digest::of(secret.as_bytes()).short()))
 }

@@ -63,6 +63,39 @@ impl ClusterId {
     pub const DEFAULT: Self = Self(0);
 }
 
+/// A ticket: drawn at random, so that a farm which was restored from a backup does not give one out again that somebody
+/// has. Written as 8 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TicketId(pub u32);
+
+impl fmt::Display for TicketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for TicketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TicketId({self})")
+    }
+}
+
+/// Why a text is no [`TicketId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a ticket is 8 hexadecimal digits, as `farm ticket list` shows it")]
+pub struct ParseTicketIdError;
+
+impl FromStr for TicketId {
+    type Err = ParseTicketIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 8 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = digits.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or(ParseTicketIdError)
+    }
+}
+
 /// The BLAKE3 digest of some bytes, and so their name. Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

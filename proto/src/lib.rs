@@ -7,7 +7,8 @@
 //!
 //! Everyone dials out to the scheduler over QUIC with the ALPN [`ALPN`], proving who they are with a certificate of
 //! the farm's own CA. Whoever has none yet dials with [`ALPN_ENROL`] and trades a [ticket](ticket::Ticket)'s secret for
-//! one.
+//! one. The certificate names the ticket; before it runs out, it is traded for another
+//! ([`message::Request::Renew`]), until the ticket is revoked.
 //!
 //! * A **client** opens one bidirectional stream a request: a [`message::Request`] frame one way, one or more
 //!   [`message::Response`] frames the other, until the scheduler finishes the stream. Blob bytes follow the frame raw.
@@ -66,4 +67,6 @@ pub mod close {
     pub const VERSION: u32 = 7;
     /// A worker that was given up because it had been silent dials in again as a new connection; this one is void.
     pub const SILENT: u32 = 8;
+    /// The ticket that the peer came with was revoked, or the farm does not know it any more.
+    pub const REVOKED: u32 = 9;
 }

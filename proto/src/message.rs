@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
-use crate::ids::{Digest, JobId, LeaseId, WorkerId};
+use crate::ids::{Digest, JobId, LeaseId, TicketId, WorkerId};
 use crate::job::{Counts, JobSpec, JobStatus};
 use crate::outcome::{Captured, Failure};
-use crate::ticket::Role;
+use crate::ticket::{NewTicket, Role, TicketStatus};
 use crate::why::{Stage, Why};
 
 /// The first frame of every bidirectional stream that a peer opens.
@@ -72,8 +72,17 @@ pub enum Request {
     /// Lets a cluster's workers leave when what they run has ended, or at once, and then the cluster go. Answered by
     /// [`Response::Cluster`] once that is stored.
     StopCluster { name: String, now: bool },
-    /// Makes a ticket. Admins only. Answered by [`Response::Ticket`].
-    Ticket { role: Role, name: String, valid_s: u64 },
+    /// Makes a ticket. Admins only. Answered by [`Response::Ticket`] once it is stored.
+    Ticket(NewTicket),
+    /// Answered by [`Response::Tickets`]. Admins only.
+    Tickets,
+    /// Takes back a ticket: it buys nothing any more, connections of those who came with it are closed with
+    /// [`crate::close::REVOKED`], and their certificates are void. Admins only. Answered by [`Response::Revoked`] once
+    /// that is stored; it holds before. Revoking it again changes nothing.
+    Revoke { ticket: TicketId },
+    /// Another certificate in the place of the one that this connection was made with, for the key of this PKCS#10
+    /// request (DER). Answered by [`Response::Certificate`].
+    Renew { csr: Vec<u8> },
     /// Ends the farm: its scheduler, and with it its workers. Admins only. Answered by [`Response::Stopping`].
     Shutdown,
 }
@@ -102,9 +111,18 @@ pub enum Response {
     Cluster(Box<ClusterStatus>),
     Clusters(Vec<ClusterStatus>),
     Plan(Plan),
-    /// The text of a ticket.
+    /// The text of a ticket, and what the farm knows of it.
     Ticket {
-        ticket: String,
+        text: String,
+        status: Box<TicketStatus>,
+    },
+    /// Those that still let somebody in, or did so and were revoked; the newest last.
+    Tickets(Vec<TicketStatus>),
+    /// The ticket as it is now.
+    Revoked(Box<TicketStatus>),
+    /// Chain, leaf first, DER. The last is the farm's CA.
+    Certificate {
+        chain: Vec<Vec<u8>>,
     },
     Stopping,
     Deleted,
@@ -134,6 +152,8 @@ pub enum RequestError {
     NoSuchCluster { name: String, there_are: Vec<String> },
     #[error("there are several clusters: {}", .0.join(", "))]
     WhichCluster(Vec<String>),
+    #[error("there is no ticket {0}")]
+    NoSuchTicket(TicketId),
     #[error("job {0} is not over")]
     NotOver(JobId),
     #[error("job {by} needs job {job}")]
@@ -146,6 +166,9 @@ pub enum RequestError {
     Forbidden(Role),
     #[error("{0}")]
     Invalid(String),
+    /// All in bytes.
+    #[error("the jobs of {user} keep {used} B here and this one needs {more} B more, of {limit} B that are allowed")]
+    OverLimit { user: String, used: u64, more: u64, limit: u64 },
     #[error("the blob's bytes do not have the digest that was named")]
     WrongDigest,
     #[error("the scheduler cannot store it: {0}")]

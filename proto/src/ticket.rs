@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Digest;
+use crate::ids::{Digest, TicketId};
 
 /// What a certificate allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,6 +54,53 @@ impl FromStr for Role {
             other => Err(TicketError::Role(other.to_owned())),
         }
     }
+}
+
+/// The cluster of workers whose ticket names no other.
+pub const DEFAULT_CLUSTER: &str = "default";
+/// The longest name of a cluster.
+const MAX_CLUSTER_NAME: usize = 32;
+
+/// Whether a name is fit for a cluster: 1 to 32 letters, digits, `-` and `_`, of which the first is a letter or digit.
+pub fn is_cluster_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=MAX_CLUSTER_NAME).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with(['-', '_'])
+}
+
+/// What a ticket is to allow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTicket {
+    pub role: Role,
+    /// Who the bearer will be.
+    pub name: String,
+    /// Of a worker: where it works; without one, in [`DEFAULT_CLUSTER`]. Nobody else has one.
+    pub cluster: Option<String>,
+    /// For so many seconds from now, it can be traded for certificates.
+    pub valid_s: u64,
+    /// How often it can; any number of times if there is none.
+    pub uses: Option<u32>,
+}
+
+/// A ticket as the farm knows it: without its secret, which nobody has but its bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketStatus {
+    pub ticket: TicketId,
+    pub role: Role,
+    pub name: String,
+    pub cluster: Option<String>,
+    /// Who made it, as `role/name`.
+    pub created_by: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Until when it can be traded for certificates, in seconds since the Unix epoch. Those that it was traded for go on
+    /// being good, and are renewed, until it is revoked.
+    pub expires_s: u64,
+    /// How often it can still be traded; any number of times if there is none.
+    pub uses_left: Option<u32>,
+    /// When it was revoked, in milliseconds since the Unix epoch.
+    pub revoked_ms: Option<u64>,
+    /// Connections at present of those who came with it.
+    pub connections: u32,
 }
 
 /// A way into a farm.
@@ -157,6 +204,16 @@ mod tests {
         for host in ["127.0.0.1", "::1", "login.example.org"] {
             let ticket = ticket(host);
             assert_eq!(ticket.to_string().parse(), Ok(ticket));
+        }
+    }
+
+    #[test]
+    fn clusters_have_plain_names() {
+        for name in ["default", "a", "gpu-2", "0x", &"c".repeat(32)] {
+            assert!(is_cluster_name(name), "{name}");
+        }
+        for name in ["", "-a", "_a", "a b", "a/b", "a.b", "ü", "a?b=c", &"c".repeat(33)] {
+            assert!(!is_cluster_name(name), "{name}");
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use farm_proto::cluster::{ClusterSpec, MemberStatus, Scale};
 
-pub(crate) use self::desk::{Desk, Tickets};
+pub(crate) use self::desk::Desk;
 pub(crate) use self::fleet::{Connected, Numbers};
 pub(crate) use self::run::{Provisioner, run};
 

@@ -64,6 +64,12 @@ pub enum TicketRefused {
         max = crate::identity::MAX_NAME
     )]
     Name(String),
+    #[error("{0:?} is no name for a cluster: 1 to 32 letters, digits, `-` and `_`, and a letter or digit first")]
+    Cluster(String),
+    #[error("only workers belong to a cluster, not {0}s")]
+    NoCluster(farm_proto::ticket::Role),
+    #[error("a ticket that cannot be used even once is no ticket")]
+    Uses,
     #[error("a ticket cannot be valid for no time at all, or for more than {max} days",
         max = crate::identity::MAX_TICKET.as_secs() / 86_400)]
     Validity,

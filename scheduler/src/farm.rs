@@ -16,8 +16,10 @@ mod graph;
 mod jobs;
 mod measured;
 pub(crate) mod owner;
+mod quota;
 mod recover;
 mod retention;
+mod tickets;
 mod why;
 mod words;
 
@@ -27,13 +29,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farm_core::Departure;
 use farm_proto::cluster::{ClusterSpec, ClusterStatus, Scale};
-use farm_proto::ids::{JobId, LeaseId, WorkerId};
+use farm_proto::ids::{Digest, JobId, LeaseId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::{FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello};
 use farm_proto::outcome::Failure;
 use farm_proto::why::{Stage, Why};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::tickets::Bearer;
+use self::tickets::TicketAsk;
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::serve::Seat;
@@ -139,6 +143,14 @@ enum Ask {
     Overview {
         reply: Reply<FarmStatus>,
     },
+    /// Whether the caller may keep that much more.
+    Fits {
+        caller: Caller,
+        blobs: Vec<(Digest, u64)>,
+        inline: u64,
+        reply: Reply<()>,
+    },
+    Ticket(TicketAsk),
     /// No more jobs are taken. Answered when all that was taken in is stored, and, if the farm ends for good, the last
     /// worker has gone.
     Stop {
@@ -275,6 +287,17 @@ impl Farm {
         key: SubmitKey,
     ) -> Result<Option<Arc<JobResults>>, RequestError> {
         self.ask(|reply| Ask::Submitted { caller, key, reply }).await
+    }
+
+    /// Whether the caller may keep a job with these blobs, of these sizes, and so many bytes of arguments beside them. It
+    /// is asked again when the job is submitted.
+    pub(crate) async fn fits(
+        &self,
+        caller: Caller,
+        blobs: Vec<(Digest, u64)>,
+        inline: u64,
+    ) -> Result<(), RequestError> {
+        self.ask(|reply| Ask::Fits { caller, blobs, inline, reply }).await
     }
 
     /// What has to be known of a job to take its results as arguments.

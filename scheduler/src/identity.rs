@@ -2,8 +2,10 @@
 //!
 //! A farm has one [CA](ca), made when its scheduler first starts. The scheduler's certificate is made by it anew at
 //! each start and is known by the CA alone. Everyone else enrols: a [ticket's secret](secret) buys a certificate that
-//! says, in a URI, [what its bearer may do and how it is called](caller).
+//! says, in a URI, [what its bearer may do, how it is called](caller), and which ticket it is of. What is known of a ticket
+//! is a [row](crate::store::TicketRow); whether it is still good is asked at each [connection](admission).
 
+pub(crate) mod admission;
 pub(crate) mod ca;
 pub(crate) mod caller;
 pub(crate) mod secret;
@@ -20,15 +22,13 @@ use crate::state_dir::{IDENTITY, StateDir};
 pub(crate) const MAX_NAME: usize = 64;
 /// The longest time for which a ticket is valid: ten years.
 pub(crate) const MAX_TICKET: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Certificates begin a day before they are made, for peers whose clocks are behind.
-const BACKDATED: Duration = Duration::from_secs(86_400);
 
-/// How long a certificate is valid. A worker enrols anew when its own has run out, so that it may be short; a user's
-/// has to outlast a ticket that was pasted once. Neither is checked again while a connection lasts.
-const fn certificate_validity(role: Role) -> Duration {
+/// How long a certificate is valid. Whoever uses it renews it long before; a worker enrols when it starts, so that its own
+/// may be short, while a user's has to last from one use of the farm to the next.
+pub(crate) const fn certificate_validity(role: Role) -> Duration {
     match role {
-        Role::Admin | Role::User => Duration::from_secs(365 * 86_400),
-        Role::Worker => Duration::from_secs(30 * 86_400),
+        Role::Admin | Role::User => Duration::from_secs(90 * 86_400),
+        Role::Worker => Duration::from_secs(7 * 86_400),
     }
 }
 

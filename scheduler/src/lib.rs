@@ -13,7 +13,7 @@
 //! # async fn example() -> Result<(), farm_scheduler::SchedulerError> {
 //! use farm_scheduler::{Options, Scheduler};
 //!
-//! let scheduler = Scheduler::start(Options::new("/var/lib/farm")).await?;
+//! let mut scheduler = Scheduler::start(Options::new("/var/lib/farm")).await?;
 //! let handle = scheduler.handle();
 //! println!("{}", scheduler.admin_ticket("farm.example.org")?);
 //! scheduler.run().await?; // until someone calls handle.shutdown()
@@ -37,6 +37,7 @@ pub mod admin;
 mod blobs;
 mod clock;
 mod cluster;
+pub mod config;
 mod error;
 mod farm;
 mod http;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use farm_link::transport::IDLE_TIMEOUT;
 
+use crate::config::Config;
 use crate::{LocalConfig, SlurmConfig};
 
 /// How a scheduler is set up. [`Options::new`] fills in what most farms want.
@@ -28,12 +29,16 @@ pub struct Options {
     pub max_connections: usize,
     /// The largest blob that is stored, in bytes.
     pub max_blob: u64,
+    /// What is allowed to whom.
+    pub config: Config,
     /// How tasks are handed out.
     pub core: farm_core::Config,
     /// What a crash may cost.
     pub durability: Durability,
     /// How long jobs that are over are kept with their results; none for ever.
     pub keep_results: Option<Duration>,
+    /// How long certificates are valid, if not as long as usual: for tests of what happens when they run out.
+    pub certificate_validity: Option<Duration>,
     /// A peer that says nothing is given up after this long, or up to a fifth earlier. At least a quarter of a second.
     pub heartbeat: Duration,
 }
@@ -65,9 +70,11 @@ impl Options {
             advertise: None,
             max_connections: 4096,
             max_blob: 64 << 30,
+            config: Config::default(),
             core: farm_core::Config::default(),
             durability: Durability::Synced,
             keep_results: Some(Self::DEFAULT_KEEP),
+            certificate_validity: None,
             heartbeat: IDLE_TIMEOUT,
         }
     }

@@ -1,7 +1,7 @@
 //! A scheduler from its start to its end.
 
 use crate::cluster::provider::{Local, Program, Provider, Slurm};
-use crate::cluster::{self, Desk, FarmView, FleetViews, Provisioner, Tickets};
+use crate::cluster::{self, Desk, FarmView, FleetViews, Provisioner};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use farm_link::transport;
 use farm_proto::close;
-use farm_proto::ticket::{Role, Ticket};
+use farm_proto::ticket::{NewTicket, Role, Ticket};
 use quinn::Endpoint;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,9 +21,9 @@ use crate::farm::Farm;
 use crate::farm::clusters::Board;
 use crate::farm::owner::Owner;
 use crate::http::Http;
+use crate::identity::admission::Admission;
 use crate::identity::ca::Ca;
-use crate::identity::caller::Caller;
-use crate::identity::secret::Secrets;
+use crate::identity::secret::{Secrets, unix_now};
 use crate::identity::{self, MAX_TICKET};
 use crate::serve::gone::{self, ErrorQueue};
 use crate::serve::{Ending, Shared, listener};
@@ -102,7 +102,9 @@ impl Scheduler {
         let (show, shown) = watch::channel(FarmView::default());
         let (show_fleets, fleets) = watch::channel(FleetViews::default());
         let board = Board { show, fleets };
-        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), state.guard(), board)?;
+        let admission = Arc::<Admission>::default();
+        let known = Arc::clone(&admission);
+        let owner = Owner::recover(&options, inbox, stored, Arc::clone(&blobs), known, state.guard(), board)?;
         let (endpoint, errors) = bind(options.listen, listener::config(&ca, options.heartbeat)?, &secrets.reset_key())?;
         let local = endpoint.local_addr().map_err(listen_error(options.listen))?;
         let (http, reports) = match options.http {
@@ -113,18 +115,15 @@ impl Scheduler {
             None => (None, mpsc::channel(1).1),
         };
         state.announce(local)?;
-        let secrets = Arc::new(secrets);
         let desk = Arc::new(Desk {
             farm: ca.fingerprint().short(),
             local: Arc::new(Provider::Local(local_provider(&options, &state)?)),
             slurm: Arc::new(Provider::Slurm(Slurm::new(options.slurm.clone()))),
             config: (options.local.clone(), options.slurm.clone()),
             program: program(&options, http.as_ref()),
-            tickets: tickets(&options, local, &ca, &secrets),
         });
-        let provisioner =
-            Provisioner { desk: Arc::clone(&desk), farm: farm.clone(), shown, show: show_fleets, reports };
-        let scheduler = Self {
+        let provisioner = Provisioner { shown, show: show_fleets, reports };
+        let mut scheduler = Self {
             endpoint,
             provisioner,
             shared: Arc::new(Shared {
@@ -132,6 +131,7 @@ impl Scheduler {
                 local,
                 ca,
                 secrets,
+                admission,
                 blobs,
                 store,
                 farm,
@@ -146,7 +146,7 @@ impl Scheduler {
             state,
         };
         for role in [Role::Admin, Role::Worker] {
-            scheduler.write_ticket(role)?;
+            scheduler.write_ticket(role).await?;
         }
         if let Some(http) = &scheduler.http {
             let (sha256, bytes) = http.program();
@@ -156,15 +156,25 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    fn write_ticket(&self, role: Role) -> Result<(), SchedulerError> {
+    /// Writes a ticket into the state folder, unless the one that is there will do. It is a ticket like any other, and can
+    /// be revoked; then this writes another at the next start.
+    async fn write_ticket(&mut self, role: Role) -> Result<(), SchedulerError> {
         let name = format!("{role}.ticket");
-        let ticket = self.ticket(role, role.as_str(), MAX_TICKET)?;
         let path = self.state.join(&name);
         let found = match self.state.read(&name)?.map(String::from_utf8) {
-            Some(Ok(text)) => text.trim().parse::<Ticket>().ok().filter(|found| self.is_good(found)),
+            Some(Ok(text)) => text.trim().parse::<Ticket>().ok().filter(|found| self.is_good(found, role)),
             _ => None,
         };
-        if found.as_ref().is_some_and(|found| Ticket { secret: ticket.secret.clone(), ..found.clone() } == ticket) {
+        let ticket = match &found {
+            Some(found) => self.led_here(found.clone()),
+            None => {
+                let (ticket, record) = self.make_ticket(role, role.as_str(), MAX_TICKET)?;
+                // Whoever finds it can count on it, should this scheduler die at once.
+                self.owner.store(record).await?;
+                ticket
+            }
+        };
+        if found.as_ref() == Some(&ticket) {
             return Ok(());
         }
         match self.state.write_private(&name, format!("{ticket}\n").as_bytes()) {
@@ -180,14 +190,18 @@ impl Scheduler {
     }
 
     /// Whether a ticket of an earlier start lets in whom it should, for years to come.
-    fn is_good(&self, ticket: &Ticket) -> bool {
-        let Ticket { role, ca, secret, .. } = ticket;
-        *ca == self.shared.ca.fingerprint()
-            && self
-                .shared
-                .secrets
-                .check_for(secret, MAX_TICKET / 2)
-                .is_ok_and(|bearer| bearer == Caller { role: *role, name: role.as_str().to_owned() })
+    fn is_good(&self, found: &Ticket, role: Role) -> bool {
+        let row = self.shared.secrets.check(&found.secret).ok().and_then(|ticket| self.owner.ticket(ticket));
+        (found.role, found.ca) == (role, self.shared.ca.fingerprint())
+            && row.is_some_and(|row| {
+                let lasts = row.expires_s > unix_now() + MAX_TICKET.as_secs() / 2;
+                row.role == role && row.revoked_ms.is_none() && row.uses_left.is_none() && lasts
+            })
+    }
+
+    /// The ticket, leading to where this scheduler is now.
+    fn led_here(&self, ticket: Ticket) -> Ticket {
+        Ticket { host: self.shared.options.ticket_host(None), port: self.shared.local.port(), ..ticket }
     }
 
     /// The address that it listens on, with the port that it got.
@@ -200,20 +214,22 @@ impl Scheduler {
         self.http.as_ref().map(Http::local_addr)
     }
 
-    /// A ticket for `name` with which to enrol until `validity` from now. It leads to the advertised host.
+    /// A ticket for `name` with which to enrol until `validity` from now; that of a worker is of the cluster `default`. It
+    /// leads to the advertised host. It is stored once [`run`](Self::run) is called.
     ///
     /// # Errors
     ///
     /// The name is not 1 to 64 letters, digits, `.`, `_`, `-` or `@`, or the validity is nothing or over ten years.
-    pub fn ticket(&self, role: Role, name: &str, validity: Duration) -> Result<Ticket, SchedulerError> {
-        let bearer = Caller { role, name: name.to_owned() };
-        Ok(Ticket {
-            host: self.shared.options.ticket_host(None),
-            port: self.shared.local.port(),
-            role,
-            ca: self.shared.ca.fingerprint(),
-            secret: self.shared.secrets.make(&bearer, validity)?,
-        })
+    pub fn ticket(&mut self, role: Role, name: &str, validity: Duration) -> Result<Ticket, SchedulerError> {
+        self.make_ticket(role, name, validity).map(|(ticket, _)| ticket)
+    }
+
+    /// A ticket, and the record with which it is stored.
+    fn make_ticket(&mut self, role: Role, name: &str, validity: Duration) -> Result<(Ticket, u64), SchedulerError> {
+        let valid_s = validity.as_secs().max(u64::from(!validity.is_zero()));
+        let new = NewTicket { role, name: name.to_owned(), cluster: None, valid_s, uses: None };
+        let (row, record) = self.owner.make_ticket(&new, "the scheduler".to_owned())?;
+        Ok((self.shared.ticket_of(&row, None)?, record))
     }
 
     /// A ticket for everything, that leads to `host`.
@@ -221,7 +237,7 @@ impl Scheduler {
     /// # Errors
     ///
     /// The system has no randomness to give.
-    pub fn admin_ticket(&self, host: &str) -> Result<Ticket, SchedulerError> {
+    pub fn admin_ticket(&mut self, host: &str) -> Result<Ticket, SchedulerError> {
         let ticket = self.ticket(Role::Admin, Role::Admin.as_str(), MAX_TICKET)?;
         Ok(Ticket { host: host.to_owned(), ..ticket })
     }
@@ -242,7 +258,7 @@ impl Scheduler {
         // Ends what is in it when this future is dropped.
         let mut parts = JoinSet::new();
         parts.spawn(owner.run());
-        parts.spawn(cluster::run(provisioner));
+        parts.spawn(cluster::run(provisioner, Arc::clone(&shared)));
         parts.spawn(gone::watch(errors, Arc::clone(&shared)));
         parts.spawn(listener::run(endpoint.clone(), Arc::clone(&shared)));
         if let Some(http) = http {
@@ -295,16 +311,6 @@ fn program(options: &Options, http: Option<&Http>) -> Program {
     let (host, port) = (options.ticket_host(None), http.local_addr().port());
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     Program { sha256: sha256.to_owned(), size, urls: vec![format!("http://{host}:{port}/worker/{sha256}")] }
-}
-
-/// Makes tickets for workers of a cluster that lead here.
-fn tickets(options: &Options, local: SocketAddr, ca: &Ca, secrets: &Arc<Secrets>) -> Tickets {
-    let (host, port, ca, secrets) = (options.ticket_host(None), local.port(), ca.fingerprint(), Arc::clone(secrets));
-    Box::new(move |cluster, validity| {
-        let bearer = Caller { role: Role::Worker, name: cluster.to_owned() };
-        let secret = secrets.make(&bearer, validity)?;
-        Ok(Ticket { host: host.clone(), port, role: Role::Worker, ca, secret }.to_string())
-    })
 }
 
 fn bind(

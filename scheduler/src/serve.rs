@@ -21,7 +21,7 @@ mod worker;
 
 pub(crate) use self::worker::Seat;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,16 +30,17 @@ use farm_proto::close;
 use farm_proto::cluster::ClusterSpec;
 use farm_proto::ids::WorkerId;
 use farm_proto::message::RequestError;
-use farm_proto::ticket::Role;
+use farm_proto::ticket::{NewTicket, Role, Ticket};
 
-use crate::Options;
 use crate::blobs::Blobs;
 use crate::cluster::Desk;
 use crate::farm::Farm;
+use crate::identity::admission::Admission;
 use crate::identity::ca::Ca;
 use crate::identity::caller::Caller;
 use crate::identity::secret::Secrets;
-use crate::store::Store;
+use crate::store::{Store, TicketRow};
+use crate::{Options, SchedulerError};
 
 /// How a scheduler ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,9 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) local: SocketAddr,
     pub(crate) ca: Ca,
-    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) secrets: Secrets,
+    /// Whose certificates are good.
+    pub(crate) admission: Arc<Admission>,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) store: Arc<Store>,
     pub(crate) farm: Farm,
@@ -75,6 +78,38 @@ impl Shared {
             return Err(RequestError::Forbidden(Role::Admin));
         }
         self.desk.resolve(spec)
+    }
+
+    /// Makes a ticket, and its text: it leads to the address of ours that somebody `reached`, unless the farm advertises
+    /// another. `by` is for people. Whoever is handed the ticket can use it: its row is stored when this returns.
+    ///
+    /// # Errors
+    ///
+    /// There can be no such ticket, or it cannot be stored.
+    pub(crate) async fn new_ticket(
+        &self,
+        new: NewTicket,
+        by: String,
+        reached: Option<IpAddr>,
+    ) -> Result<(Ticket, TicketRow), RequestError> {
+        let row = self.farm.new_ticket(new, by).await?;
+        let ticket = self.ticket_of(&row, reached).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        Ok((ticket, row))
+    }
+
+    /// A ticket with a new secret.
+    ///
+    /// # Errors
+    ///
+    /// The system has no randomness to give.
+    pub(crate) fn ticket_of(&self, row: &TicketRow, reached: Option<IpAddr>) -> Result<Ticket, SchedulerError> {
+        Ok(Ticket {
+            host: self.options.ticket_host(reached),
+            port: self.local.port(),
+            role: row.role,
+            ca: self.ca.fingerprint(),
+            secret: self.secrets.make(row.ticket, row.expires_s)?,
+        })
     }
 
     fn next_worker(&self) -> WorkerId {

@@ -1,7 +1,7 @@
 //! The durable store: everything of a farm that outlives its scheduler, but for blobs and identities.
 //!
 //! ```text
-//! farm.sqlite          jobs, batches of outcomes, ends, pins (see `schema`)
+//! farm.sqlite          jobs, batches of outcomes, ends, pins, tickets (see `schema`)
 //! farm.sqlite-wal      commits that are not in it yet; belongs to it like one of its pages
 //! farm.sqlite-shm      where in that is what; made anew at each start
 //! farm.mark            how many commits were acknowledged: two slots, written in turn (see `mark`)
@@ -28,7 +28,7 @@
 //!   power, it may be a second old, so that damage is overlooked if the disk lost what it had confirmed within that
 //!   second, and nothing from before.
 //! * **What is read is what was written.** Every row has a checksum of all that is in it, and blobs are named by their
-//!   digests. `open` checks the rows of jobs and their ends, the index by which the outcomes of live jobs are found, and
+//!   digests. `open` checks the rows of jobs, their ends, and tickets, the index by which the outcomes of live jobs are found, and
 //!   that nothing is missing from it. The bytes of results are checked when they are read, and all of them by
 //!   [`admin::check`](crate::admin::check).
 //! * **A full disk loses nothing.** A commit that does not fit is refused as a whole. [Deleting](Writer::delete) works all
@@ -52,6 +52,7 @@ mod recent;
 pub(crate) mod recover;
 pub(crate) mod rows;
 pub(crate) mod schema;
+mod tickets;
 mod tidy;
 mod writer;
 
@@ -64,7 +65,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farm_proto::ids::{ClusterId, Digest, JobId};
+use farm_proto::ids::{ClusterId, Digest, JobId, TicketId};
 use farm_proto::job::{JobSpec, JobState};
 use farm_proto::message::SubmitKey;
 use rusqlite::Connection;
@@ -75,6 +76,7 @@ pub(crate) use self::job_results::{JobResults, Published};
 pub(crate) use self::outcomes::Outcomes;
 pub(crate) use self::reader::{ResultsReader, Stored};
 use self::recent::Recent;
+pub(crate) use self::tickets::{TICKET, TicketRow, ticket};
 pub(crate) use self::writer::Writer;
 pub(crate) use crate::Durability;
 use crate::SchedulerError;
@@ -120,6 +122,7 @@ pub(crate) struct Recovered {
     pub(crate) clusters: Vec<ClusterRow>,
     /// The highest id that a job ever had, deleted ones included; 0 if there was none.
     pub(crate) last_job: JobId,
+    pub(crate) tickets: Vec<TicketRow>,
 }
 
 /// A job as it was when the store was opened.
@@ -130,6 +133,8 @@ pub(crate) struct StoredJob {
     /// Of a job that has not ended: which tasks have outcomes, and which of these are failures. Ascending; what lies side
     /// by side is joined, so that these are not the batches that were stored.
     pub(crate) batches: Vec<(Range<u64>, Vec<Range<u64>>)>,
+    /// About how many its outcomes take.
+    pub(crate) bytes: u64,
     /// Already published; closed if the job has ended.
     pub(crate) results: Arc<JobResults>,
 }
@@ -173,6 +178,8 @@ pub(crate) struct JobEnd {
     pub(crate) missing: Vec<Range<u64>>,
     pub(crate) retried: u64,
     pub(crate) task_ns: Option<u64>,
+    /// About how many its outcomes take.
+    pub(crate) bytes: u64,
 }
 
 /// When a batch's tasks were where, as far as the scheduler knows.
@@ -206,6 +213,12 @@ pub(crate) enum Record {
     /// A job that is to be forgotten, with all that is its own. It need not be there any more. See [`Writer::delete`].
     Deleted {
         job: JobId,
+    },
+    /// A ticket as it is now.
+    Ticket(Box<TicketRow>),
+    /// A ticket that is over.
+    TicketForgotten {
+        ticket: TicketId,
     },
 }
 
@@ -247,7 +260,8 @@ impl Record {
             Self::Batch { outcomes, .. } => outcomes.weight(),
             Self::Ended { end, .. } => 128 + 8 * (end.failed.len() + end.missing.len()),
             Self::Cluster(_) => 1024,
-            Self::Deleted { .. } => 64,
+            Self::Deleted { .. } | Self::TicketForgotten { .. } => 64,
+            Self::Ticket(row) => row.weight(),
         }
     }
 }

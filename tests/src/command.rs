@@ -21,7 +21,8 @@ impl Command {
         let mut inner = std::process::Command::new(binary);
         inner.current_dir(folder);
         // What the developer has set must not change what a test sees.
-        for name in ["FARM_TICKET", "FARM_LOG", "FARM_HOME", "FARM_CACHE", "XDG_STATE_HOME", "XDG_CACHE_HOME"] {
+        let farm = ["FARM_TICKET", "FARM_LOG", "FARM_HOME", "FARM_CACHE"];
+        for name in farm.into_iter().chain(["XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"]) {
             inner.env_remove(name);
         }
         Self { inner, stdin: Vec::new(), keeps_stdin: false, patience: PATIENCE }

@@ -132,7 +132,7 @@ impl World {
     fn command(&self, program: &Path) -> Command {
         let command = Command::new(program, self.path());
         let command = command.with_env("FARM_HOME", self.path().join("home")).with_env("FARM_CACHE", self.cache());
-        command.with_env("TMPDIR", self.temporary())
+        command.with_env("TMPDIR", self.temporary()).with_env("XDG_CONFIG_HOME", self.path().join("config"))
     }
 
     /// Runs `farm submit` and gives the results: on the farm that is up in this world, else on one made for the job.

@@ -1,12 +1,10 @@
 //! The one connection of a client, which is made anew on demand when it is lost.
 
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use farm_link::LinkError;
 use farm_link::dial::{Dialer, Link};
-use farm_proto::ticket::Ticket;
 
 use super::error::ClientError;
 
@@ -32,8 +30,7 @@ struct Now {
 
 impl Line {
     /// Dials. Fails at once if nobody answers; who answers and goes is waited for a while.
-    pub(super) async fn dial(ticket: &Ticket, identities: Option<&Path>) -> Result<Self, ClientError> {
-        let mut dialer = Dialer::new(ticket.clone(), identities);
+    pub(super) async fn dial(mut dialer: Dialer) -> Result<Self, ClientError> {
         let mut absence: Option<Absence> = None;
         loop {
             let lost = match dialer.dial().await {

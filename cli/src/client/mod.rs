@@ -15,14 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use farm_link::dial::Dialer;
 use farm_link::failpoint;
 use farm_link::stream::FrameReader;
 use farm_proto::close;
 use farm_proto::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
-use farm_proto::ids::{JobId, WorkerId};
+use farm_proto::ids::{JobId, TicketId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus};
 use farm_proto::message::{FarmStatus, Open, Request, RequestError, Response, SubmitKey};
-use farm_proto::ticket::{Role, Ticket};
+use farm_proto::ticket::{NewTicket, Ticket, TicketStatus};
 use farm_proto::why::Why;
 
 pub use self::error::ClientError;
@@ -68,7 +69,16 @@ impl Client {
     ///
     /// The farm cannot be reached, is another one, or refuses the ticket.
     pub async fn connect(ticket: &Ticket, identities: Option<&Path>) -> Result<Self, ClientError> {
-        Ok(Self { line: Arc::new(Line::dial(ticket, identities).await?), patience: PATIENCE, told: None })
+        Self::connect_by(Dialer::new(ticket.clone(), identities)).await
+    }
+
+    /// As [`Self::connect`], to wherever the dialer leads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dialer::dial`].
+    pub async fn connect_by(dialer: Dialer) -> Result<Self, ClientError> {
+        Ok(Self { line: Arc::new(Line::dial(dialer).await?), patience: PATIENCE, told: None })
     }
 
     /// How long a scheduler that has gone is waited for, instead of [`PATIENCE`]; with [`Duration::ZERO`], not at all.
@@ -368,16 +378,40 @@ impl Client {
         }
     }
 
-    /// Makes a ticket that lets its bearer enrol for `valid_s` seconds from now.
+    /// Makes a ticket: its text, and what the farm knows of it. If the scheduler dies before its answer has come, there may
+    /// be one more that nobody has.
+    ///
+    /// # Errors
+    ///
+    /// Only admins may, or there can be no such ticket; or the scheduler did not come back in time.
+    pub async fn new_ticket(&self, new: NewTicket) -> Result<(String, TicketStatus), ClientError> {
+        match self.ask_until(Request::Ticket(new)).await? {
+            Response::Ticket { text, status } => Ok((text, *status)),
+            _ => Err(ClientError::Unexpected("no ticket")),
+        }
+    }
+
+    /// The tickets that there are; the newest last.
     ///
     /// # Errors
     ///
     /// Only admins may; or the scheduler did not come back in time.
-    pub async fn ticket(&self, role: Role, name: &str, valid_s: u64) -> Result<String, ClientError> {
-        let name = name.to_owned();
-        match self.ask_until(Request::Ticket { role, name, valid_s }).await? {
-            Response::Ticket { ticket } => Ok(ticket),
-            _ => Err(ClientError::Unexpected("no ticket")),
+    pub async fn tickets(&self) -> Result<Vec<TicketStatus>, ClientError> {
+        match self.ask_until(Request::Tickets).await? {
+            Response::Tickets(tickets) => Ok(tickets),
+            _ => Err(ClientError::Unexpected("no list of tickets")),
+        }
+    }
+
+    /// Takes back a ticket. Whoever came with it is cut off, this client included.
+    ///
+    /// # Errors
+    ///
+    /// Only admins may, or there is no such ticket; or the scheduler did not come back in time.
+    pub async fn revoke(&self, ticket: TicketId) -> Result<TicketStatus, ClientError> {
+        match self.ask_until(Request::Revoke { ticket }).await? {
+            Response::Revoked(status) => Ok(*status),
+            _ => Err(ClientError::Unexpected("no word of a ticket")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `farm up`, `down`, `status` and `ticket`.
+//! `farm up`, `down`, `status` and `worker drain`.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use farm_client::client::Client;
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::launch::{StandingFarm, Workers};
-use farm_proto::ticket::Role;
 use serde_json::json;
 
 use super::submit::warn_if_too_many;
@@ -124,13 +123,5 @@ pub(crate) async fn drain(worker: &str, farm: FarmArgs, output: Output) -> Resul
             tell(&format!("{which} when what runs there has ended"));
         }
     }
-    Ok(exit_codes::OK)
-}
-
-pub(crate) async fn ticket(role: Role, name: &str, valid: Duration, farm: FarmArgs) -> Result<u8, Report> {
-    let client = connect(&farm).await?;
-    let ticket = client.ticket(role, name, valid.as_secs().max(1)).await?;
-    client.close().await;
-    print(&format!("{ticket}\n"))?;
     Ok(exit_codes::OK)
 }

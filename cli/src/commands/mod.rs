@@ -1,5 +1,6 @@
 //! What each command does. All of them give an exit code, or a [`Report`] of what went wrong.
 
+pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod bench;
 pub(crate) mod cluster;
@@ -21,10 +22,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use farm_client::client::{Client, LinkNews};
+use farm_client::contexts::Contexts;
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::launch::StandingFarm;
-use farm_proto::ticket::Ticket;
+use farm_link::dial::Dialer;
 use serde::Serialize;
 
 use crate::cli::FarmArgs;
@@ -35,32 +37,48 @@ fn exe() -> Result<PathBuf, Report> {
     std::env::current_exe().map_err(|error| Report::internal("cannot find the farm binary").because(&error))
 }
 
-/// The farm that was named, or is up on this machine.
-fn find_farm(farm: &FarmArgs, home: &Home) -> Result<Option<Ticket>, Report> {
-    if let Some(text) = farm.ticket.as_deref().filter(|text| !text.is_empty()) {
-        return Ok(Some(text.parse()?));
+/// How to connect to the farm that was named, or that this user is logged in to, or that is up on this machine. What was
+/// said on the command line comes before the environment, and that before what was said once and for all.
+fn find_farm(farm: &FarmArgs, home: &Home) -> Result<Option<Dialer>, Report> {
+    let by_ticket = |text: &str| Ok(Some(Dialer::new(text.parse()?, Some(&home.identities()))));
+    let contexts = Contexts::of(home);
+    match (farm.ticket.as_deref(), farm.farm.as_deref()) {
+        (Some(_), Some(_)) => {
+            return Err(Report::usage("--ticket and --farm both name a farm").hint("one of them is enough"));
+        }
+        (Some(text), None) => return by_ticket(text),
+        (None, Some(name)) => return Ok(Some(contexts.dialer(&contexts.get(name)?))),
+        (None, None) => {}
     }
-    StandingFarm::find(home).map(|standing| standing.ticket()).transpose().map_err(Report::from)
+    if let Some(text) = std::env::var("FARM_TICKET").ok().filter(|text| !text.is_empty()) {
+        return by_ticket(&text);
+    }
+    if let Some(context) = contexts.current()? {
+        return Ok(Some(contexts.dialer(&context)));
+    }
+    let Some(standing) = StandingFarm::find(home) else { return Ok(None) };
+    Ok(Some(Dialer::new(standing.ticket()?, Some(&home.identities()))))
 }
 
-/// Connects to the farm that was named, or is up on this machine.
+/// Connects to the farm of [`find_farm`].
 async fn connect(farm: &FarmArgs) -> Result<Client, Report> {
     let home = Home::from_env();
-    let Some(ticket) = find_farm(farm, &home)? else {
+    let Some(dialer) = find_farm(farm, &home)? else {
         let hint = if StandingFarm::recorded(&home).is_some() {
-            "the farm of `farm up` is gone: `farm up` brings it back with its jobs; --ticket or FARM_TICKET lead to another"
+            "the farm of `farm up` is gone: `farm up` brings it back with its jobs; `farm login`, --ticket or FARM_TICKET \
+             lead to another"
         } else {
-            "`farm up` starts one here; --ticket or FARM_TICKET lead to another"
+            "`farm up` starts one here; `farm login`, --ticket or FARM_TICKET lead to another"
         };
         return Err(Report::new(exit_codes::UNREACHABLE, "no farm is up on this machine, and no ticket names another")
             .hint(hint));
     };
-    dial(&ticket, &home).await
+    dial(dialer).await
 }
 
 /// Connects to a farm, and has the user told when it has to be waited for later on.
-async fn dial(ticket: &Ticket, home: &Home) -> Result<Client, Report> {
-    let client = Client::connect(ticket, Some(&home.identities())).await?;
+async fn dial(dialer: Dialer) -> Result<Client, Report> {
+    let client = Client::connect_by(dialer).await?;
     Ok(client.telling(|news| match news {
         LinkNews::Lost { patience, .. } => tell(&watch::away(patience)),
         LinkNews::Back { after } => tell(&watch::back(after)),

@@ -1,12 +1,14 @@
 //! `farm scheduler` and `farm worker`: the processes of a farm.
 
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::launch::{Announcement, cores};
 use farm_host::agent::{self, AgentOptions};
 use farm_proto::ticket::{Role, Ticket};
+use farm_scheduler::config::Config;
 use farm_scheduler::{Durability, Handle, Options, Scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -67,6 +69,8 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
     options.durability = if args.ephemeral { Durability::Ephemeral } else { Durability::Synced };
     options.keep_results = args.keep_results.0;
     options.heartbeat = args.heartbeat;
+    options.config = configuration(args.config)?;
+    options.certificate_validity = args.certificate_validity;
     let state = options.state.clone();
     let scheduler = Scheduler::start(options).await?;
     let announcement = Announcement {
@@ -81,7 +85,7 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
         }
         Output::Text => tell(&format!(
             "listening on {}\nfor workers:        FARM_TICKET=$(cat {}) farm worker\nfor administrators: export FARM_TICKET=$(cat {})\n\
-             for users:          farm ticket user --name NAME",
+             for users:          farm ticket create --role user --name NAME",
             announcement.address,
             announcement.worker_ticket.display(),
             announcement.admin_ticket.display(),
@@ -102,6 +106,15 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
     run.await?;
     drop(temporary);
     Ok(exit_codes::OK)
+}
+
+/// What is in the file that was named; without one, in the usual place, if it is there.
+fn configuration(named: Option<PathBuf>) -> Result<Config, Report> {
+    let usual = || Some(Home::from_env().config_file()).filter(|path| path.exists());
+    let Some(path) = named.or_else(usual) else { return Ok(Config::default()) };
+    let config = Config::read(&path)?;
+    tracing::info!(path = %path.display(), "configured");
+    Ok(config)
 }
 
 /// Stops a scheduler that was told to; one whose state goes with it does not come back.
@@ -128,8 +141,9 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
     };
     let ticket: Ticket = ticket.parse()?;
     if ticket.role != Role::Worker {
-        return Err(Report::usage(format!("this is a ticket for a {}, not for a worker", ticket.role))
-            .hint("a scheduler writes worker.ticket into its state folder; `farm ticket worker` makes others"));
+        return Err(Report::usage(format!("this is a ticket for a {}, not for a worker", ticket.role)).hint(
+            "a scheduler writes worker.ticket into its state folder; `farm ticket create --role worker` makes others",
+        ));
     }
     let slots = args.slots.unwrap_or_else(cores);
     if slots > cores() {

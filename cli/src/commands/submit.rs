@@ -23,7 +23,7 @@ const CANCEL: Duration = Duration::from_secs(3);
 pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Report> {
     let home = Home::from_env();
     let plan = Plan::read(&args, &home)?;
-    let Some(ticket) = find_farm(&args.farm, &home)? else {
+    let Some(dialer) = find_farm(&args.farm, &home)? else {
         if args.detach || plan.needs_a_job() {
             let what =
                 if args.detach { "--detach needs a farm that stays" } else { "no farm is up that has earlier jobs" };
@@ -34,7 +34,7 @@ pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Repor
     if args.workers.is_some() {
         tell("note: --workers is for a farm that is made for one job; this job goes to the one that is there");
     }
-    let client = dial(&ticket, &home).await?;
+    let client = dial(dialer).await?;
     let started = plan.start(&client, !args.detach).await?;
     if args.detach {
         return detached(started.watch.job(), output);

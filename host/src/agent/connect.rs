@@ -32,6 +32,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// A connection that has lasted for this long was a good one: the time without one counts from its end, and pauses begin
 /// small again. One that is lost at once has not ended the time before it.
 const STEADY: Duration = Duration::from_secs(5);
+/// When a certificate that could not be renewed is tried again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// And how long it is from one renewal to the next, however short the certificates are.
+const LEAST_RENEWAL: Duration = Duration::from_millis(500);
 /// How long a connection may take to be seen as closed when one of its streams has ended.
 const END_OF_CONNECTION: Duration = Duration::from_secs(1);
 
@@ -49,6 +53,8 @@ pub(super) enum Step {
     /// Call [`Connector::greet`].
     Dialled(Link),
     Greeted(Box<Session>),
+    /// The certificate was renewed, or will be tried to be again: [`Connector::renewal`] has changed.
+    Renewed,
     /// Call [`Connector::lost`], if it may help to dial again.
     Failed(LinkError),
 }
@@ -67,10 +73,12 @@ pub(super) struct Connector {
     /// Failures since then, and the last of them.
     failures: u32,
     last_error: Option<LinkError>,
-    /// At most one.
+    /// At most one, and a renewal.
     step: JoinSet<Done>,
     /// The connection on which hello is being said.
     greeting: Option<Link>,
+    /// When the certificate is to be renewed.
+    renewal: Option<Instant>,
 }
 
 /// What a step's task gives back.
@@ -78,6 +86,7 @@ pub(super) struct Connector {
 enum Done {
     Dialled(Dialer, Result<Link, LinkError>),
     Greeted(Result<Session, LinkError>),
+    Renewed(Dialer, Result<(), LinkError>),
 }
 
 impl Connector {
@@ -93,6 +102,7 @@ impl Connector {
             last_error: None,
             step: JoinSet::new(),
             greeting: None,
+            renewal: None,
         };
         connector.dial(Duration::ZERO);
         connector
@@ -116,7 +126,9 @@ impl Connector {
         let Some(done) = self.step.join_next().await else {
             return std::future::pending().await;
         };
-        self.greeting = None;
+        if !matches!(done, Ok(Done::Renewed(..))) {
+            self.greeting = None;
+        }
         match done {
             Ok(Done::Dialled(dialer, result)) => {
                 self.dialer = dialer;
@@ -125,14 +137,52 @@ impl Connector {
                     Err(error) => Step::Failed(error),
                 }
             }
+            Ok(Done::Renewed(dialer, result)) => {
+                self.renewed(dialer, result);
+                Step::Renewed
+            }
             Ok(Done::Greeted(Ok(session))) => {
                 self.connected = Some(Instant::now());
                 self.last_error = None;
+                self.renewal = self.dialer.renewal_in().and_then(|time| Instant::now().checked_add(time));
                 Step::Greeted(Box::new(session))
             }
             Ok(Done::Greeted(Err(error))) => Step::Failed(error),
             Err(_) => Step::Failed(LinkError::Unexpected("a panic while dialling")),
         }
+    }
+
+    /// When [`Self::renew`] is due, as long as there is a connection.
+    pub(super) fn renewal(&self) -> Option<Instant> {
+        self.renewal
+    }
+
+    /// Renews the certificate if it is time to: a worker may live for longer than it is valid, and dial again then.
+    pub(super) fn renew(&mut self, link: &Link) {
+        if self.renewal.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.renewal = None;
+        let (mut dialer, link) = (self.dialer.clone(), link.clone());
+        self.step.spawn(async move {
+            let result = dialer.renew(&link).await;
+            Done::Renewed(dialer, result)
+        });
+    }
+
+    fn renewed(&mut self, dialer: Dialer, result: Result<(), LinkError>) {
+        let pause = match result {
+            Ok(()) => {
+                self.dialer = dialer;
+                self.dialer.renewal_in()
+            }
+            // If the ticket was revoked, the connection is closed as well.
+            Err(error) => {
+                tracing::warn!("the certificate cannot be renewed yet: {}", words(&error));
+                Some(RENEWAL_PAUSE)
+            }
+        };
+        self.renewal = pause.and_then(|pause| Instant::now().checked_add(pause.max(LEAST_RENEWAL)));
     }
 
     /// Breaks off whatever is under way. Gives the connection on which hello was being said, so that goodbye can be.

@@ -217,6 +217,9 @@ impl Agent {
                 },
                 () = sleep_until(deadline) => self.work.tick(Instant::now()),
             }
+            if let Some(session) = &self.session {
+                self.connector.renew(&session.link);
+            }
             self.carry_out()?;
             if let Some(end) = self.end()? {
                 return Ok(end);
@@ -226,7 +229,8 @@ impl Agent {
 
     fn deadline(&self) -> Option<Instant> {
         let drain = self.drain.as_ref().map(|drain| if drain.has_stopped { drain.leave_at } else { drain.stop_at });
-        [self.work.next_deadline(), self.connector.deadline(), drain].into_iter().flatten().min()
+        let renewal = self.session.as_ref().and_then(|_| self.connector.renewal());
+        [self.work.next_deadline(), self.connector.deadline(), renewal, drain].into_iter().flatten().min()
     }
 
     /// Whether it is time to leave; stops what runs when the grace time is over.
@@ -306,6 +310,7 @@ impl Agent {
                 self.session = Some(*session);
                 self.work.reconnected();
             }
+            Step::Renewed => {}
             Step::Failed(error) => return self.lose(error).await,
         }
         Ok(Next::GoOn)

@@ -63,7 +63,6 @@ impl Scheduler {
             Identity { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()) }
         };
         let fingerprint = Digest::of(&ca);
-        signed("worker").save(&path_in(identities, &fingerprint, Role::Worker)).unwrap();
         let endpoint = listen(&signed(SERVER_NAME), heartbeat);
         let ticket = Ticket {
             host: "127.0.0.1".to_owned(),
@@ -72,6 +71,7 @@ impl Scheduler {
             ca: fingerprint,
             secret: "unused".to_owned(),
         };
+        signed("worker").save(&path_in(identities, &ticket)).unwrap();
         Self { endpoint, away: None, ticket, blobs: Arc::default() }
     }
 

@@ -1,6 +1,6 @@
 //! Messages of every kind, drawn at random.
 
-use farm_proto::ids::{Digest, JobId, LeaseId, WorkerId};
+use farm_proto::ids::{Digest, JobId, LeaseId, TicketId, WorkerId};
 use farm_proto::job::{
     ArgChunk, Args, CommandOptions, Counts, Input, JobSpec, JobState, JobStatus, Limits, ModuleKind, ModuleRef,
     Profile, ResultArgs, ResultEncoding, StdoutMode,
@@ -10,7 +10,7 @@ use farm_proto::message::{
     SubmitKey, WorkerControl, WorkerHello, WorkerStatus, WorkerWork,
 };
 use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame};
-use farm_proto::ticket::Role;
+use farm_proto::ticket::{NewTicket, Role, TicketStatus};
 use farm_proto::why::{Account, Cause, Stage, Why, WhyGroup};
 use proptest::collection::vec;
 use proptest::option;
@@ -183,6 +183,36 @@ fn resume() -> impl Strategy<Value = Resume> {
     (vec((job_id(), any::<u64>()), 0..4), vec(claim, 0..4)).prop_map(|(jobs, claims)| Resume { jobs, claims })
 }
 
+fn ticket_id() -> impl Strategy<Value = TicketId> {
+    any::<u32>().prop_map(TicketId)
+}
+
+fn new_ticket() -> impl Strategy<Value = NewTicket> {
+    (role(), text(), option::of(text()), any::<(u64, Option<u32>)>())
+        .prop_map(|(role, name, cluster, (valid_s, uses))| NewTicket { role, name, cluster, valid_s, uses })
+}
+
+fn ticket_status() -> impl Strategy<Value = TicketStatus> {
+    let numbers = any::<(u64, u64, Option<u32>, Option<u64>, u32)>();
+    (ticket_id(), role(), text(), option::of(text()), text(), numbers).prop_map(
+        |(ticket, role, name, cluster, created_by, numbers)| {
+            let (created_ms, expires_s, uses_left, revoked_ms, connections) = numbers;
+            TicketStatus {
+                ticket,
+                role,
+                name,
+                cluster,
+                created_by,
+                created_ms,
+                expires_s,
+                uses_left,
+                revoked_ms,
+                connections,
+            }
+        },
+    )
+}
+
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         4 => (key(), spec(), any::<bool>())
@@ -197,7 +227,10 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (job_id(), any::<(u64, bool)>()).prop_map(|(job, (from, follow))| Request::Watch { job, from, follow }),
         1 => select(&[Request::Jobs, Request::Farm, Request::Shutdown][..]),
         1 => job_id().prop_map(|job| Request::Cancel { job }),
-        1 => (role(), text(), any::<u64>()).prop_map(|(role, name, valid_s)| Request::Ticket { role, name, valid_s }),
+        1 => new_ticket().prop_map(Request::Ticket),
+        1 => Just(Request::Tickets),
+        1 => ticket_id().prop_map(|ticket| Request::Revoke { ticket }),
+        1 => vec(any::<u8>(), 0..40).prop_map(|csr| Request::Renew { csr }),
     ]
 }
 
@@ -307,6 +340,13 @@ fn request_error() -> impl Strategy<Value = RequestError> {
         job_id().prop_map(RequestError::NoSuchJob),
         (job_id(), any::<(u64, u64)>()).prop_map(|(job, (task, tasks))| RequestError::NoSuchTask { job, task, tasks }),
         text().prop_map(RequestError::NoSuchWorker),
+        ticket_id().prop_map(RequestError::NoSuchTicket),
+        (text(), any::<[u64; 3]>()).prop_map(|(user, [used, more, limit])| RequestError::OverLimit {
+            user,
+            used,
+            more,
+            limit
+        }),
         (job_id(), job_id()).prop_map(|(job, by)| RequestError::Needed { job, by }),
         digest().prop_map(RequestError::NoSuchBlob),
         role().prop_map(RequestError::Forbidden),
@@ -324,7 +364,11 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         2 => status().prop_map(|status| Response::Status(Box::new(status))),
         1 => vec(status(), 0..3).prop_map(Response::Jobs),
         2 => farm().prop_map(Response::Farm),
-        1 => text().prop_map(|ticket| Response::Ticket { ticket }),
+        1 => (text(), ticket_status())
+            .prop_map(|(text, status)| Response::Ticket { text, status: Box::new(status) }),
+        1 => vec(ticket_status(), 0..3).prop_map(Response::Tickets),
+        1 => ticket_status().prop_map(|status| Response::Revoked(Box::new(status))),
+        1 => vec(vec(any::<u8>(), 0..40), 0..3).prop_map(|chain| Response::Certificate { chain }),
         1 => select(&[Response::Stored, Response::Stopping, Response::Deleted][..]),
         3 => why().prop_map(|why| Response::Why(Box::new(why))),
         1 => vec(worker_id(), 0..3).prop_map(|workers| Response::Draining { workers }),

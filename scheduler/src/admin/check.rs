@@ -14,7 +14,7 @@ use crate::state_dir::state_error;
 use crate::store::mark::{self, Marked};
 use crate::store::recover::{DATABASE, commits, lost};
 use crate::store::schema::connect_to_inspect;
-use crate::store::{JobEnd, JobRow, StoreError, clusters, rows};
+use crate::store::{self, JobEnd, JobRow, StoreError, clusters, rows};
 
 /// What [`check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct CheckReport {
 }
 
 /// Reads everything that is stored in a farm's folder, and compares it with its checksums and with each other: pages of
-/// the database, jobs, batches and their columns, ends, digests of blobs, and that nothing is missing. What a scheduler
+/// the database, jobs, batches and their columns, ends, tickets, digests of blobs, and that nothing is missing. What a scheduler
 /// stores meanwhile is not looked at. Changes nothing.
 ///
 /// # Errors
@@ -55,7 +55,17 @@ pub fn check(state: &Path) -> Result<CheckReport, SchedulerError> {
         needed: HashMap::new(),
     };
     check.mark(marked);
-    for part in [Check::pages, Check::farm, Check::jobs, Check::ends, Check::batches, Check::strays, Check::pins] {
+    let parts = [
+        Check::pages,
+        Check::farm,
+        Check::jobs,
+        Check::ends,
+        Check::batches,
+        Check::strays,
+        Check::pins,
+        Check::tickets,
+    ];
+    for part in parts {
         // Where one part cannot be read, others may be.
         if let Err(error) = part(&mut check) {
             check.fault(error.to_string());
@@ -170,6 +180,11 @@ impl Check<'_> {
             let job = JobId(rows::number(row, 0).map_err(StoreError::of(check.path))?);
             rows::is_deleted(row, 1, job, check.path).map(|_| ())
         })
+    }
+
+    fn tickets(&mut self) -> Result<(), StoreError> {
+        let sql = format!("SELECT {} FROM tickets", store::TICKET);
+        self.rows(&sql, |check, row| store::ticket(row, check.path).map(drop))
     }
 
     /// Rows that belong to no job, or say that they are another row.

@@ -7,17 +7,9 @@ use farm_proto::cluster::{ClusterSpec, Plan, ProviderKind};
 use farm_proto::message::RequestError;
 
 use super::provider::{LocalConfig, Order, Program, Provider, SlurmConfig};
-use crate::SchedulerError;
 
-/// How long a worker may wait in a queue until its ticket is good for nothing.
-const QUEUE: Duration = Duration::from_secs(7 * 86_400);
-/// How long a worker is taken to stay that has no time limit.
-const STAY: Duration = Duration::from_secs(86_400);
 /// How often this host's workers are looked at.
 const LOCAL_PERIOD: Duration = Duration::from_secs(1);
-
-/// Makes tickets for workers of a cluster.
-pub(crate) type Tickets = Box<dyn Fn(&str, Duration) -> Result<String, SchedulerError> + Send + Sync>;
 
 /// Makes orders out of clusters. Shared by those who carry them out and those who only show them.
 pub(crate) struct Desk {
@@ -27,7 +19,6 @@ pub(crate) struct Desk {
     pub(crate) slurm: Arc<Provider>,
     pub(crate) config: (LocalConfig, SlurmConfig),
     pub(crate) program: Program,
-    pub(crate) tickets: Tickets,
 }
 
 /// How many workers there may be of a provider.
@@ -90,15 +81,9 @@ impl Desk {
         Ok(resolved)
     }
 
-    /// An order for workers of a cluster, with a ticket of its own.
-    ///
-    /// # Errors
-    ///
-    /// No ticket can be made.
-    pub(crate) fn order(&self, spec: &ClusterSpec, base: String, count: u32) -> Result<Order, SchedulerError> {
-        let stays = spec.time_s.map_or(STAY, Duration::from_secs);
-        let ticket = (self.tickets)(&spec.name, QUEUE.saturating_add(stays))?;
-        Ok(self.order_with(spec.clone(), base, count, ticket))
+    /// An order for workers of a cluster, that come with this ticket.
+    pub(crate) fn order(&self, spec: &ClusterSpec, base: String, count: u32, ticket: String) -> Order {
+        self.order_with(spec.clone(), base, count, ticket)
     }
 
     fn order_with(&self, spec: ClusterSpec, base: String, count: u32, ticket: String) -> Order {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_proto::cluster::{ProviderKind, Scale};
+use farm_proto::cluster::{ClusterSpec, ProviderKind, Scale};
+use farm_proto::ids::TicketId;
+use farm_proto::message::RequestError;
+use farm_proto::ticket::{NewTicket, Role};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -13,18 +16,23 @@ use super::desk::{Caps, Desk};
 use super::fleet::{Action, Fleet};
 use super::provider::{Provider, random_base};
 use super::{ClusterView, FarmView, FleetView, FleetViews, Numbers};
-use crate::farm::Farm;
+use crate::serve::Shared;
 
 /// How often it is looked whether something is to be done.
 const TICK: Duration = Duration::from_secs(1);
 /// The queue is not asked more often than this, whatever happens.
 const SOONEST: Duration = Duration::from_secs(1);
 
+/// How long a worker may wait in a queue until its ticket is good for nothing.
+const QUEUE: Duration = Duration::from_secs(7 * 86_400);
+/// How long a worker is taken to stay that has no time limit.
+const STAY: Duration = Duration::from_secs(86_400);
+/// For how long the same ticket is used.
+const REUSE: Duration = Duration::from_secs(86_400);
+
 /// What the provisioner needs.
 #[derive(Debug)]
 pub(crate) struct Provisioner {
-    pub(crate) desk: Arc<Desk>,
-    pub(crate) farm: Farm,
     pub(crate) shown: watch::Receiver<FarmView>,
     pub(crate) show: watch::Sender<FleetViews>,
     /// What nodes report of leases whose workers they cannot start.
@@ -55,16 +63,19 @@ impl Source {
 
 #[derive(Default)]
 struct Cluster {
+    /// What its workers enrol with: its id, its text, and until when it will do.
+    ticket: Option<(TicketId, String, Instant)>,
     fleet: Fleet,
     adaptation: Adaptation,
     connected: usize,
 }
 
 /// Runs until the scheduler ends.
-pub(crate) async fn run(provisioner: Provisioner) {
-    let Provisioner { desk, farm, mut shown, show, mut reports } = provisioner;
+pub(crate) async fn run(provisioner: Provisioner, shared: Arc<Shared>) {
+    let Provisioner { mut shown, show, mut reports } = provisioner;
+    let desk = Arc::clone(&shared.desk);
     let sources = desk.providers().into_iter().map(|(kind, provider, period)| (kind, Source::new(provider, period)));
-    let mut work = Work { sources: sources.collect(), clusters: BTreeMap::new(), desk, farm };
+    let mut work = Work { sources: sources.collect(), clusters: BTreeMap::new(), desk, shared };
     loop {
         tokio::select! {
             changed = shown.changed() => if changed.is_err() { return },
@@ -82,7 +93,7 @@ struct Work {
     sources: BTreeMap<ProviderKind, Source>,
     clusters: BTreeMap<String, Cluster>,
     desk: Arc<Desk>,
-    farm: Farm,
+    shared: Arc<Shared>,
 }
 
 impl Work {
@@ -191,14 +202,14 @@ impl Work {
                         continue;
                     }
                     *room -= count;
-                    let base = random_base();
-                    let order = match self.desk.order(&view.wanted.spec, base, count) {
-                        Ok(order) => order,
+                    let ticket = match ticket(&self.shared, &view.wanted.spec, &mut cluster.ticket).await {
+                        Ok(ticket) => ticket,
                         Err(error) => {
-                            cluster.fleet.failed(now, error.to_string());
+                            cluster.fleet.failed(now, format!("no ticket for its workers: {error}"));
                             continue;
                         }
                     };
+                    let order = self.desk.order(&view.wanted.spec, random_base(), count, ticket);
                     let leases = order.leases();
                     cluster.fleet.submitting(now, leases.iter().cloned());
                     let result = source.provider.submit(&order).await;
@@ -221,15 +232,42 @@ impl Work {
                 Action::Drain(workers) => {
                     for worker in workers {
                         tracing::info!(cluster = name, %worker, "one worker too many");
-                        let _ = self.farm.drain(worker.to_string()).await;
+                        let _ = self.shared.farm.drain(worker.to_string()).await;
                     }
                 }
             }
         }
         if view.wanted.stopping && cluster.fleet.is_empty() {
-            self.farm.end_cluster(name.to_owned()).await;
+            if let Some((ticket, ..)) = cluster.ticket.take() {
+                let _ = self.shared.farm.revoke(ticket, "the end of its cluster".to_owned(), None).await;
+            }
+            self.shared.farm.end_cluster(name.to_owned()).await;
         }
     }
+}
+
+/// A ticket for workers of a cluster: the last one, if that will be good for long enough.
+async fn ticket(
+    shared: &Shared,
+    spec: &ClusterSpec,
+    last: &mut Option<(TicketId, String, Instant)>,
+) -> Result<String, RequestError> {
+    let now = Instant::now();
+    if let Some((_, text, _)) = last.as_ref().filter(|(.., until)| now < *until) {
+        return Ok(text.clone());
+    }
+    let needed = QUEUE.saturating_add(spec.time_s.map_or(STAY, Duration::from_secs));
+    let new = NewTicket {
+        role: Role::Worker,
+        name: spec.name.clone(),
+        cluster: Some(spec.name.clone()),
+        valid_s: needed.saturating_add(REUSE).as_secs(),
+        uses: None,
+    };
+    let (ticket, row) = shared.new_ticket(new, format!("cluster {}", spec.name), None).await?;
+    let text = ticket.to_string();
+    *last = Some((row.ticket, text.clone(), now + REUSE));
+    Ok(text)
 }
 
 /// How many more workers there may be of a provider.

@@ -11,6 +11,7 @@ use farm_proto::message::{FarmStatus, RequestError, SchedulerControl, WorkerStat
 
 use super::jobs::JobRecord;
 use super::owner::{Owner, Stopping};
+use super::quota::blobs_of;
 use super::{Ask, Reply, Source, Submission};
 use crate::clock::unix_ms;
 use crate::identity::caller::Caller;
@@ -66,6 +67,10 @@ impl Owner {
             Ask::Overview { reply } => {
                 let _ = reply.send(Ok(self.overview()));
             }
+            Ask::Fits { caller, blobs, inline, reply } => {
+                let _ = reply.send(self.check_quota(&caller, blobs, inline));
+            }
+            Ask::Ticket(ask) => self.answer_ticket(ask),
             Ask::Stop { for_good, reply } => self.stop(for_good, reply),
         }
     }
@@ -104,6 +109,7 @@ impl Owner {
         }
         let checked = self.check_room().and_then(|()| {
             let cluster = self.cluster_for(new.spec.cluster.as_deref())?;
+            self.check_quota(&new.caller, blobs_of(&new.spec), new.inline.len() as u64)?;
             Ok((cluster, self.needs_of(&new.caller, &new.spec)?))
         });
         match checked {

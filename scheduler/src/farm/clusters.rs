@@ -25,11 +25,11 @@ const SHOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Clusters {
     by_name: BTreeMap<String, ClusterRow>,
-    /// Who waits for a change to be stored, and the number of its record.
-    waiting: VecDeque<(u64, Result<ClusterStatus, RequestError>, Reply<ClusterStatus>)>,
     show: watch::Sender<FarmView>,
     next_show: Instant,
     fleets: watch::Receiver<FleetViews>,
+    /// Who is to be told of a change when so many records are written. Ascending.
+    waiting: VecDeque<(u64, String, Reply<ClusterStatus>)>,
 }
 
 /// The owner's ends of what it and the provisioner show each other.
@@ -42,7 +42,7 @@ pub(crate) struct Board {
 impl Clusters {
     pub(super) fn new(rows: Vec<ClusterRow>, board: Board) -> Self {
         let by_name = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
-        Self { by_name, waiting: VecDeque::new(), show: board.show, next_show: Instant::now(), fleets: board.fleets }
+        Self { by_name, show: board.show, next_show: Instant::now(), fleets: board.fleets, waiting: VecDeque::new() }
     }
 
     /// The number of the cluster of that name, which there need not be.
@@ -215,9 +215,7 @@ impl Owner {
         self.clusters.by_name.insert(name.clone(), row.clone());
         self.show_clusters_now();
         let number = self.commits.add_other(Record::Cluster(Box::new(row)));
-        // As it is now: one without workers that is to stop is gone by then.
-        let status = self.cluster(&name);
-        self.clusters.waiting.push_back((number, status, reply));
+        self.clusters.waiting.push_back((number, name, reply));
     }
 
     /// Tells those whose changes are stored, or, while nothing can be, that they are not. They are tried again all the
@@ -230,8 +228,9 @@ impl Owner {
                 return;
             }
             let is_stored = *number <= written;
-            let Some((_, status, reply)) = self.clusters.waiting.pop_front() else { return };
-            let answer = if is_stored { status } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
+            let Some((_, name, reply)) = self.clusters.waiting.pop_front() else { return };
+            let answer =
+                if is_stored { self.cluster(&name) } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
             let _ = reply.send(answer);
         }
     }

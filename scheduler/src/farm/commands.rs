@@ -63,11 +63,12 @@ impl Owner {
             }
             Fact::JobEnded { job, state, reason, failed, missing, retried } => {
                 let task_ns = self.core.job(job).and_then(|view| view.task_ns);
-                let ended_ms = unix_ms();
+                let (ended_ms, mut bytes) = (unix_ms(), 0);
                 if let Some(record) = self.jobs.get_mut(&job) {
                     record.ended_ms = Some(ended_ms);
+                    bytes = record.kept.results;
                 }
-                let end = JobEnd { state, reason, ended_ms, failed, missing, retried, task_ns };
+                let end = JobEnd { state, reason, ended_ms, failed, missing, retried, task_ns, bytes };
                 self.commits.add(seq, [Record::Ended { job, end }]);
             }
         }
@@ -94,11 +95,10 @@ impl Owner {
         for tasks in accepted {
             record.tasks_ended(tasks);
             // The core accepts nothing that is not in the batch.
-            records.extend(outcomes.part(tasks).map(|outcomes| Record::Batch {
-                results: Arc::clone(&record.results),
-                outcomes,
-                times,
-            }));
+            if let Some(outcomes) = outcomes.part(tasks) {
+                record.kept.results += outcomes.weight() as u64;
+                records.push(Record::Batch { results: Arc::clone(&record.results), outcomes, times });
+            }
         }
         self.commits.add(seq, records);
     }

@@ -150,6 +150,11 @@ impl Commits {
         self.added
     }
 
+    /// How many records were ever added.
+    pub(super) fn added(&self) -> u64 {
+        self.added
+    }
+
     /// How many of the records are written that were ever added.
     pub(super) fn written(&self) -> u64 {
         self.written
@@ -361,7 +366,7 @@ fn points_of(records: &[Record]) -> Vec<(&'static str, &'static str)> {
         Record::Accepted(_) => Some(("scheduler.accept.before-commit", "scheduler.accept.after-commit")),
         Record::Batch { .. } => Some(("scheduler.batch.before-commit", "scheduler.batch.after-commit")),
         Record::Ended { .. } => Some(("scheduler.end.before-commit", "scheduler.end.after-commit")),
-        Record::Cluster(_) | Record::Deleted { .. } => None,
+        Record::Cluster(_) | Record::Deleted { .. } | Record::Ticket(_) | Record::TicketForgotten { .. } => None,
     };
     let mut points: Vec<_> = records.iter().filter_map(of).collect();
     points.dedup();

@@ -11,6 +11,7 @@ use farm_proto::job::{Args, JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::SubmitKey;
 
 use super::Reply;
+use super::quota::Kept;
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::store::{JobEnd, JobResults, JobRow};
@@ -29,6 +30,8 @@ pub(super) struct JobRecord {
     pub(super) function: String,
     pub(super) module: Digest,
     pub(super) result: ResultEncoding,
+    /// What it keeps on the disk.
+    pub(super) kept: Kept,
     /// Earlier jobs whose end, results or arguments it needs as long as it is live.
     pub(super) needs: Vec<JobId>,
     pub(super) submitted_ms: u64,
@@ -79,6 +82,7 @@ impl JobRecord {
             function: spec.function.clone(),
             module: spec.module.digest,
             result: spec.module.result,
+            kept: Kept::of(spec, row.inline.len()),
             needs,
             submitted_ms: row.submitted_ms,
             ended_ms: None,

@@ -19,10 +19,12 @@ use super::commits::Commits;
 use super::jobs::Jobs;
 use super::measured::Measured;
 use super::retention::Retention;
+use super::tickets::Tickets;
 use super::words::Peer;
 use super::{Inbox, Reply};
 use crate::blobs::Blobs;
-use crate::store::{Outcomes, Store};
+use crate::config::Config;
+use crate::store::{Outcomes, Store, StoreError};
 
 /// Messages that are taken in before what they led to is committed.
 const BURST: usize = 512;
@@ -45,6 +47,9 @@ pub(crate) struct Owner {
     pub(super) clusters: Clusters,
     pub(super) measured: Measured,
     pub(super) retention: Retention,
+    pub(super) tickets: Tickets,
+    /// What each user may use.
+    pub(super) config: Config,
     /// Set when no more jobs are taken.
     pub(super) stopping: Option<Stopping>,
 }
@@ -94,9 +99,31 @@ impl Owner {
                 self.tell(Event::Persisted { seq }, None);
             }
             self.end_deletions();
+            self.settle_tickets();
             self.settle_clusters();
             self.acknowledge();
             self.stopped();
+        }
+    }
+
+    /// Writes what there is to be written up to that record, before it [runs](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written now.
+    pub(crate) async fn store(&mut self, record: u64) -> Result<(), StoreError> {
+        let mut stored = None;
+        loop {
+            while let Some(seq) = stored.take().or_else(|| self.commits.commit()) {
+                self.tell(Event::Persisted { seq }, None);
+            }
+            if self.commits.written() >= record {
+                return Ok(());
+            }
+            if let Some(trouble) = self.commits.trouble() {
+                return Err(StoreError::io(self.store.path())(std::io::Error::other(trouble.to_owned())));
+            }
+            stored = self.commits.finished().await;
         }
     }
 

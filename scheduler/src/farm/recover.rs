@@ -18,7 +18,9 @@ use super::jobs::{JobRecord, Jobs, new_job};
 use super::measured::Measured;
 use super::owner::Owner;
 use super::retention::Retention;
+use super::tickets::Tickets;
 use crate::blobs::Blobs;
+use crate::identity::admission::Admission;
 use crate::job::args::ArgTable;
 use crate::store::{JobEnd, Recovered, Store, StoredJob, Writer};
 use crate::{Options, SchedulerError};
@@ -38,15 +40,16 @@ impl Owner {
         inbox: Inbox,
         (store, writer, recovered): (Arc<Store>, Writer, Recovered),
         blobs: Arc<Blobs>,
+        admission: Arc<Admission>,
         lock: Arc<File>,
         board: Board,
     ) -> Result<Self, SchedulerError> {
-        let Recovered { life, jobs: stored, clusters, last_job } = recovered;
+        let Recovered { life, jobs: stored, clusters, last_job, tickets } = recovered;
         let clusters = Clusters::new(clusters, board);
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
         let mut measured = Measured::default();
         let mut live = BTreeMap::new();
-        for StoredJob { row, end, batches, results } in stored {
+        for StoredJob { row, end, batches, bytes, results } in stored {
             let job = row.job;
             keys.insert((row.owner.clone(), row.key), job);
             let mut spec = new_job(&row, clusters.id(row.spec.cluster.as_deref().unwrap_or(cluster::DEFAULT)));
@@ -64,6 +67,7 @@ impl Owner {
             }));
             let mut record = JobRecord::of_row(&row, named_by(&row.spec).collect(), results);
             record.accepted = true;
+            record.kept.results = bytes;
             match end {
                 Some(end) => {
                     record.had_ended(&end);
@@ -98,6 +102,8 @@ impl Owner {
             clusters,
             measured,
             retention: Retention::new(options.keep_results),
+            tickets: Tickets::recover(tickets, admission, options),
+            config: options.config.clone(),
             stopping: None,
         };
         for (job, row) in live {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farm_link::LinkError;
 use farm_link::dial::SERVER_NAME;
-use farm_link::identity::Identity;
+use farm_link::identity::{BACKDATED, Identity};
 use farm_proto::ids::Digest;
 use farm_proto::{ALPN, ALPN_ENROL, LAST_KNOWN_VERSION, VERSION, alpn_of};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -20,13 +20,28 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs
 
 use super::caller::Caller;
 use super::secret::unix_now;
-use super::{BACKDATED, certificate_validity};
 use crate::SchedulerError;
 use crate::state_dir::StateDir;
 
 const FILE: &str = "ca.pem";
 /// How long the CA's own certificate is valid.
 const CA_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+/// A key to be certified, whose sender has shown that it is its own. Nothing else of the request counts: what its bearer
+/// may do is not for the bearer to say.
+#[derive(Debug)]
+pub(crate) struct SigningRequest(CertificateSigningRequestParams);
+
+impl SigningRequest {
+    /// Reads a PKCS#10 request.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is not signed with its own key, or that is of a kind that is not offered.
+    pub(crate) fn read(csr: &[u8]) -> Result<Self, rcgen::Error> {
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).map(Self)
+    }
+}
 
 /// Signs certificates. ECDSA on P-256 throughout.
 #[derive(Debug)]
@@ -74,18 +89,21 @@ impl Ca {
         Digest::of(&self.certificate)
     }
 
-    /// Certifies the key of a signing request as `caller`'s. Of the request, only the key counts, and that its sender
-    /// has it; what else it asks for is ignored. Leaf first, the CA last.
+    /// Certifies a key as `caller`'s. Leaf first, the CA last.
     ///
     /// # Errors
     ///
-    /// The request cannot be read, is not signed with its own key, or that is of a kind that is not offered.
-    pub(crate) fn certify(&self, caller: &Caller, csr: &[u8]) -> Result<Vec<Vec<u8>>, rcgen::Error> {
-        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
-        let mut params = params(&caller.name, certificate_validity(caller.role));
+    /// The key is of a kind that cannot be certified.
+    pub(crate) fn certify(
+        &self,
+        caller: &Caller,
+        request: &SigningRequest,
+        validity: Duration,
+    ) -> Result<Vec<Vec<u8>>, rcgen::Error> {
+        let mut params = params(&caller.name, validity);
         params.subject_alt_names = vec![SanType::URI(caller.uri().try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = self.sign(&params, &request.public_key)?;
+        let leaf = self.sign(&params, &request.0.public_key)?;
         Ok(vec![leaf.to_vec(), self.certificate.to_vec()])
     }
 
@@ -146,6 +164,7 @@ fn params(name: &str, validity: Duration) -> CertificateParams {
 
 #[cfg(test)]
 mod tests {
+    use farm_proto::ids::TicketId;
     use farm_proto::ticket::Role;
 
     use super::*;
@@ -172,10 +191,17 @@ mod tests {
         let boss = "farm:admin/mallory".try_into().unwrap();
         greedy.subject_alt_names.push(SanType::URI(boss));
         let csr = greedy.serialize_request(&key).unwrap();
-        let caller = Caller { role: Role::Worker, name: "w1".to_owned() };
-        let chain = ca.certify(&caller, csr.der()).unwrap();
+        let cluster = Some("gpu".to_owned());
+        let caller = Caller { role: Role::Worker, name: "w1".to_owned(), cluster, ticket: TicketId(7) };
+        let validity = Duration::from_secs(60);
+        let request = SigningRequest::read(csr.der()).unwrap();
+        let chain = ca.certify(&caller, &request, validity).unwrap();
         assert_eq!(Caller::of_certificate(&chain[0]), Some(caller.clone()));
         assert_eq!(Caller::of_certificate(&chain[1]), None, "the CA's own certificate");
-        assert!(ca.certify(&caller, b"rubbish").is_err());
+        assert!(SigningRequest::read(b"rubbish").is_err());
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let identity = Identity { chain: chain.into_iter().map(CertificateDer::from).collect(), key };
+        let life = identity.life().unwrap();
+        assert_eq!(life.end.duration_since(life.start).unwrap(), validity);
     }
 }

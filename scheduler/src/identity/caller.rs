@@ -1,8 +1,10 @@
-//! What a certificate says of its bearer: `farm:ROLE/NAME`, a URI among its subject's alternative names.
+//! What a certificate says of its bearer: `farm:ROLE/NAME?cluster=CLUSTER&ticket=ID`, a URI among its subject's
+//! alternative names. Only workers have a cluster, and each of them has one.
 
 use std::fmt;
 
-use farm_proto::ticket::Role;
+use farm_proto::ids::TicketId;
+use farm_proto::ticket::{Role, is_cluster_name};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
@@ -13,11 +15,19 @@ use super::is_name;
 pub(crate) struct Caller {
     pub(crate) role: Role,
     pub(crate) name: String,
+    /// The cluster that a worker works in; none for everyone else.
+    pub(crate) cluster: Option<String>,
+    /// What it came with.
+    pub(crate) ticket: TicketId,
 }
 
 impl Caller {
     pub(crate) fn uri(&self) -> String {
-        format!("farm:{self}")
+        let Self { role, name, cluster, ticket } = self;
+        match cluster {
+            Some(cluster) => format!("farm:{role}/{name}?cluster={cluster}&ticket={ticket}"),
+            None => format!("farm:{role}/{name}?ticket={ticket}"),
+        }
     }
 
     /// Reads a certificate that TLS has verified. None if it is not one that enrolment made.
@@ -31,9 +41,17 @@ impl Caller {
     }
 
     fn of_uri(uri: &str) -> Option<Self> {
-        let (role, name) = uri.strip_prefix("farm:")?.split_once('/')?;
-        is_name(name).then_some(())?;
-        Some(Self { role: role.parse().ok()?, name: name.to_owned() })
+        let (role, rest) = uri.strip_prefix("farm:")?.split_once('/')?;
+        let (name, query) = rest.split_once('?')?;
+        let role: Role = role.parse().ok()?;
+        let (cluster, ticket) = match query.strip_prefix("cluster=") {
+            Some(rest) => rest.split_once('&').map(|(cluster, ticket)| (Some(cluster.to_owned()), ticket))?,
+            None => (None, query),
+        };
+        let has_its_own = cluster.is_some() == (role == Role::Worker) && cluster.as_deref().is_none_or(is_cluster_name);
+        (is_name(name) && has_its_own).then_some(())?;
+        let ticket = ticket.strip_prefix("ticket=")?.parse().ok()?;
+        Some(Self { role, name: name.to_owned(), cluster, ticket })
     }
 
     pub(crate) fn is_admin(&self) -> bool {
@@ -46,8 +64,43 @@ impl Caller {
     }
 }
 
+/// For logs and lists: `role/name`.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.role, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_certificate_says_is_read_back() {
+        let user =
+            Caller { role: Role::User, name: "ada@x.org".to_owned(), cluster: None, ticket: TicketId(0x00c0_ffee) };
+        assert_eq!(user.uri(), "farm:user/ada@x.org?ticket=00c0ffee");
+        let worker = Caller { role: Role::Worker, cluster: Some("gpu-2".to_owned()), ..user.clone() };
+        assert_eq!(worker.uri(), "farm:worker/ada@x.org?cluster=gpu-2&ticket=00c0ffee");
+        for caller in [user, worker] {
+            assert_eq!(Caller::of_uri(&caller.uri()), Some(caller));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_taken_for_it() {
+        for uri in [
+            "farm:user/ada",
+            "farm:user/ada?ticket=1",
+            "farm:user/ada?ticket=0000000g",
+            "farm:user/a b?ticket=00000001",
+            "farm:user/ada?cluster=gpu&ticket=00000001",
+            "farm:worker/w?ticket=00000001",
+            "farm:worker/w?cluster=-&ticket=00000001",
+            "farm:boss/ada?ticket=00000001",
+            "http://user/ada?ticket=00000001",
+        ] {
+            assert_eq!(Caller::of_uri(uri), None, "{uri}");
+        }
     }
 }

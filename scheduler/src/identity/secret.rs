@@ -1,38 +1,33 @@
-//! Secrets of tickets: what they allow, signed. Nothing is kept of them, so that there is nothing to lose or to leak
-//! but one key, and a ticket is as good after a restart as before.
+//! Secrets of tickets: which ticket it is, signed. What the ticket allows is a [row](crate::store::TicketRow); the secret
+//! itself is stored nowhere, so that a ticket cannot be had from the database, a backup or a list, and the farm has one
+//! key to guard.
 //!
 //! ```text
 //! version   1 byte
-//! role      1 byte
+//! ticket    4 bytes, little endian: its id
 //! expiry    8 bytes, little endian: seconds since the Unix epoch
-//! nonce    16 bytes, so that no two tickets are alike
-//! name      the rest
+//! nonce    16 bytes, so that an id is nothing to guess a secret from
 //! MAC      32 bytes: BLAKE3 of all of the above, keyed
 //! ```
 //!
-//! in base64 with the alphabet for URLs. Non-goals: use once, and revocation of a single ticket. A new `secret.key`
-//! revokes all.
-
-use std::time::Duration;
+//! in base64 with the alphabet for URLs. The expiry is that of the row; it stands here as well because the rows of
+//! tickets that are long over are dropped, and their bearers are to be told so.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farm_proto::ticket::Role;
+use farm_proto::ids::TicketId;
 use rustls::crypto::ring;
 
-use super::caller::Caller;
-use super::{MAX_TICKET, is_name};
 use crate::SchedulerError;
 use crate::clock::unix_ms;
-use crate::error::TicketRefused;
 use crate::state_dir::StateDir;
 
 const FILE: &str = "secret.key";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_LEN: usize = blake3::KEY_LEN;
 const MAC_LEN: usize = blake3::OUT_LEN;
-/// Version, role, expiry and nonce.
-const FIXED_LEN: usize = 1 + 1 + 8 + 16;
+/// Version, ticket, expiry and nonce.
+const CLAIM_LEN: usize = 1 + 4 + 8 + 16;
 
 /// Makes and checks the secrets of one farm's tickets.
 pub(crate) struct Secrets {
@@ -45,13 +40,28 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// Why a secret buys nothing. The reasons are told to whoever brings one: they give away nothing about the key.
+/// Why a ticket buys nothing. The reasons are told to whoever brings one: they give away nothing about the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SecretRefused {
+pub(crate) enum TicketVoid {
     #[error("this is not a ticket of this farm, or it was damaged on its way")]
     Wrong,
-    #[error("the ticket's time is over since {0} s; ask for a new one")]
+    #[error("its time is over since {}", ago(*.0))]
     Expired(u64),
+    #[error("it has been used as often as it may be")]
+    UsedUp,
+    #[error("it was revoked")]
+    Revoked,
+    #[error("this farm does not know it any more: it was put back from a backup that is older than the ticket")]
+    Unknown,
+}
+
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 impl Secrets {
@@ -76,67 +86,53 @@ impl Secrets {
         blake3::derive_key("farm 2026-11-24 stateless resets", &self.key)
     }
 
-    /// A secret that lets `caller` in until `validity` from now.
-    pub(crate) fn make(&self, caller: &Caller, validity: Duration) -> Result<String, SchedulerError> {
-        if !is_name(&caller.name) {
-            return Err(TicketRefused::Name(caller.name.clone()).into());
-        }
-        if validity.is_zero() || validity > MAX_TICKET {
-            return Err(TicketRefused::Validity.into());
-        }
-        let expiry = unix_now() + validity.as_secs().max(1);
-        Ok(self.seal(caller, expiry, random()?))
+    /// A secret of a ticket that runs out at `expires_s`, in seconds since the Unix epoch.
+    pub(crate) fn make(&self, ticket: TicketId, expires_s: u64) -> Result<String, SchedulerError> {
+        Ok(self.seal(ticket, expires_s, random()?))
     }
 
-    fn seal(&self, caller: &Caller, expiry: u64, nonce: [u8; 16]) -> String {
-        let mut bytes = vec![VERSION, role_byte(caller.role)];
-        bytes.extend(expiry.to_le_bytes());
+    fn seal(&self, ticket: TicketId, expires_s: u64, nonce: [u8; 16]) -> String {
+        let mut bytes = vec![VERSION];
+        bytes.extend(ticket.0.to_le_bytes());
+        bytes.extend(expires_s.to_le_bytes());
         bytes.extend(nonce);
-        bytes.extend(caller.name.as_bytes());
         let mac = blake3::keyed_hash(&self.key, &bytes);
         bytes.extend(mac.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Whom a secret lets in.
-    pub(crate) fn check(&self, secret: &str) -> Result<Caller, SecretRefused> {
-        self.check_for(secret, Duration::ZERO)
-    }
-
-    /// Whom a secret lets in now, and will in `ahead` from now.
-    pub(crate) fn check_for(&self, secret: &str, ahead: Duration) -> Result<Caller, SecretRefused> {
-        let bytes = URL_SAFE_NO_PAD.decode(secret).map_err(|_| SecretRefused::Wrong)?;
-        let (claim, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or(SecretRefused::Wrong)?;
+    /// Which ticket a secret is of. Whether that one lets anybody in is known by its row.
+    pub(crate) fn check(&self, secret: &str) -> Result<TicketId, TicketVoid> {
+        let bytes = URL_SAFE_NO_PAD.decode(secret).map_err(|_| TicketVoid::Wrong)?;
+        let (claim, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or(TicketVoid::Wrong)?;
         // Compared in constant time: `blake3::Hash` does so.
         if blake3::keyed_hash(&self.key, claim) != blake3::Hash::from_bytes(*mac) {
-            return Err(SecretRefused::Wrong);
+            return Err(TicketVoid::Wrong);
         }
-        let (caller, expiry) = parse(claim).ok_or(SecretRefused::Wrong)?;
-        match (unix_now() + ahead.as_secs()).checked_sub(expiry) {
-            None | Some(0) => Ok(caller),
-            Some(ago) => Err(SecretRefused::Expired(ago)),
-        }
+        let (ticket, expires_s) = parse(claim).ok_or(TicketVoid::Wrong)?;
+        in_time(expires_s)?;
+        Ok(ticket)
     }
 }
 
-fn parse(claim: &[u8]) -> Option<(Caller, u64)> {
-    let (fixed, name) = claim.split_first_chunk::<FIXED_LEN>()?;
-    let [version, role, rest @ ..] = fixed;
-    let (expiry, _nonce) = rest.split_first_chunk::<8>()?;
-    let role = [Role::Admin, Role::User, Role::Worker].into_iter().find(|&candidate| role_byte(candidate) == *role)?;
-    let name = std::str::from_utf8(name).ok()?.to_owned();
-    (*version == VERSION).then(|| (Caller { role, name }, u64::from_le_bytes(*expiry)))
-}
-
-const fn role_byte(role: Role) -> u8 {
-    match role {
-        Role::Admin => 1,
-        Role::User => 2,
-        Role::Worker => 3,
+/// Whether that time has not come yet.
+pub(crate) fn in_time(expires_s: u64) -> Result<(), TicketVoid> {
+    match unix_now().checked_sub(expires_s) {
+        None | Some(0) => Ok(()),
+        Some(ago) => Err(TicketVoid::Expired(ago)),
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], SchedulerError> {
+fn parse(claim: &[u8]) -> Option<(TicketId, u64)> {
+    let claim: &[u8; CLAIM_LEN] = claim.try_into().ok()?;
+    let [version, rest @ ..] = claim;
+    let (ticket, rest) = rest.split_first_chunk::<4>()?;
+    let (expires_s, _nonce) = rest.split_first_chunk::<8>()?;
+    (*version == VERSION).then(|| (TicketId(u32::from_le_bytes(*ticket)), u64::from_le_bytes(*expires_s)))
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], SchedulerError> {
     let mut bytes = [0; N];
     ring::default_provider()
         .secure_random
@@ -154,27 +150,29 @@ pub(crate) fn unix_now() -> u64 {
 mod tests {
     use super::*;
 
+    const TICKET: TicketId = TicketId(0x1234_5678);
+
     fn secrets(byte: u8) -> Secrets {
         Secrets { key: [byte; 32] }
     }
 
-    fn alice() -> Caller {
-        Caller { role: Role::User, name: "alice".to_owned() }
+    fn secret() -> String {
+        secrets(1).make(TICKET, unix_now() + 60).unwrap()
     }
 
     #[test]
-    fn a_secret_names_its_bearer() {
-        let secret = secrets(1).make(&alice(), Duration::from_secs(60)).unwrap();
-        assert_eq!(secrets(1).check(&secret), Ok(alice()));
+    fn a_secret_names_its_ticket() {
+        let secret = secret();
+        assert_eq!(secrets(1).check(&secret), Ok(TICKET));
         assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
     }
 
     #[test]
     fn nothing_but_a_secret_of_this_farm_is_taken() {
-        let secret = secrets(1).make(&alice(), Duration::from_secs(60)).unwrap();
-        assert_eq!(secrets(2).check(&secret), Err(SecretRefused::Wrong));
+        let secret = secret();
+        assert_eq!(secrets(2).check(&secret), Err(TicketVoid::Wrong));
         for wrong in ["", "x", "not base64!", &secret[1..], &secret[..secret.len() - 4]] {
-            assert_eq!(secrets(1).check(wrong), Err(SecretRefused::Wrong), "{wrong}");
+            assert_eq!(secrets(1).check(wrong), Err(TicketVoid::Wrong), "{wrong}");
         }
         // Any bit matters.
         let bytes = URL_SAFE_NO_PAD.decode(&secret).unwrap();
@@ -182,26 +180,14 @@ mod tests {
             let mut forged = bytes.clone();
             forged[at] ^= 1;
             let forged = URL_SAFE_NO_PAD.encode(forged);
-            assert_eq!(secrets(1).check(&forged), Err(SecretRefused::Wrong), "byte {at}");
+            assert_eq!(secrets(1).check(&forged), Err(TicketVoid::Wrong), "byte {at}");
         }
     }
 
     #[test]
     fn time_runs_out() {
-        let secret = secrets(1).seal(&alice(), unix_now() - 100, [0; 16]);
-        assert!(matches!(secrets(1).check(&secret), Err(SecretRefused::Expired(100..))));
-    }
-
-    #[test]
-    fn names_and_validities_are_bounded() {
-        let mallory = |name: &str| Caller { role: Role::User, name: name.to_owned() };
-        for name in ["", "a/b", "a b", "ü", &"x".repeat(65)] {
-            let made = secrets(1).make(&mallory(name), Duration::from_secs(1));
-            assert!(matches!(made, Err(SchedulerError::Ticket(TicketRefused::Name(_)))), "{name}");
-        }
-        for validity in [Duration::ZERO, Duration::MAX] {
-            let made = secrets(1).make(&alice(), validity);
-            assert!(matches!(made, Err(SchedulerError::Ticket(TicketRefused::Validity))));
-        }
+        let secret = secrets(1).seal(TICKET, unix_now() - 100, [0; 16]);
+        assert!(matches!(secrets(1).check(&secret), Err(TicketVoid::Expired(100..))));
+        assert_eq!(TicketVoid::Expired(90_000).to_string(), "its time is over since 25 h");
     }
 }

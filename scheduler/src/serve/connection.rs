@@ -35,8 +35,16 @@ pub(super) async fn serve(connection: Connection, shared: Arc<Shared>) {
         connection.close(close::FORBIDDEN.into(), b"a certificate of this farm is needed: enrol first");
         return;
     };
-    tracing::info!(peer = %remote, %caller, "connected");
-    let peer = Arc::new(Peer { caller, connection, seat: Arc::default(), shared });
+    let ticket = caller.ticket;
+    let _admitted = match shared.admission.admit(ticket, &connection) {
+        Ok(admitted) => admitted,
+        Err(void) => {
+            tracing::warn!(peer = %remote, %caller, %ticket, reason = %void, "a certificate that is void");
+            return;
+        }
+    };
+    tracing::info!(peer = %remote, %caller, %ticket, "connected");
+    let peer = Arc::new(Peer { caller, connection, seat: Arc::default(), shared: Arc::clone(&shared) });
     let _listed = peer.shared.peers.list(&peer.connection);
     let mut streams = JoinSet::new();
     let ended = loop {
@@ -59,7 +67,12 @@ pub(super) async fn serve(connection: Connection, shared: Arc<Shared>) {
     let caller = &peer.caller;
     tracing::info!(peer = %remote, %caller, reason = %ended, "disconnected");
     if let Some(worker) = peer.seat.worker() {
-        peer.shared.farm.said(worker, Said::Left(departure(&ended))).await;
+        let how = match departure(&ended) {
+            // That is not the fault of what it ran.
+            Departure::Lost if peer.shared.admission.is_revoked(ticket) => Departure::Planned,
+            how => how,
+        };
+        peer.shared.farm.said(worker, Said::Left(how)).await;
     }
 }
 

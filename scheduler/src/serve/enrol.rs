@@ -11,6 +11,8 @@ use quinn::Connection;
 use tokio::time::timeout;
 
 use super::{Fault, Shared};
+use crate::farm::Bearer;
+use crate::identity::ca::SigningRequest;
 
 /// How long a connection of a stranger lasts.
 const LIFETIME: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ async fn enrol(connection: &Connection, shared: &Shared) -> Result<u32, Fault> {
     let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::with_limit(receive, LONGEST));
     let (request, _) = reader.expect::<Enrol>().await?;
     failpoint::hit("scheduler.enrol");
-    let (answer, code) = answer(connection, shared, &request);
+    let (answer, code) = answer(connection, shared, &request).await;
     writer.send(&answer, Bytes::new()).await?;
     writer.finish();
     // The peer closes when it has the answer. If it does not, the lifetime ends it.
@@ -45,21 +47,32 @@ async fn enrol(connection: &Connection, shared: &Shared) -> Result<u32, Fault> {
 }
 
 /// Decides on a request. Logs who was let in or refused and why, never the secret.
-fn answer(connection: &Connection, shared: &Shared, request: &Enrol) -> (Enrolled, u32) {
+async fn answer(connection: &Connection, shared: &Shared, request: &Enrol) -> (Enrolled, u32) {
     let peer = connection.remote_address();
     let refused = |reason: String, code| {
         tracing::warn!(%peer, reason, "enrolment refused");
         (Enrolled::Refused { reason }, code)
     };
-    let caller = match shared.secrets.check(&request.secret) {
-        Ok(caller) => caller,
-        Err(error) => return refused(error.to_string(), close::BAD_TICKET),
+    let unusable = |error: rcgen::Error| refused(format!("the signing request is unusable: {error}"), close::PROTOCOL);
+    let ticket = match shared.secrets.check(&request.secret) {
+        Ok(ticket) => ticket,
+        Err(void) => return refused(void.to_string(), close::BAD_TICKET),
     };
-    match shared.ca.certify(&caller, &request.csr) {
+    // First, as it takes nothing of the ticket.
+    let csr = match SigningRequest::read(&request.csr) {
+        Ok(csr) => csr,
+        Err(error) => return unusable(error),
+    };
+    let Bearer { caller, validity } = match shared.farm.enrol(ticket).await {
+        Ok(Ok(bearer)) => bearer,
+        Ok(Err(void)) => return refused(void.to_string(), close::BAD_TICKET),
+        Err(error) => return refused(error.to_string(), close::INTERNAL),
+    };
+    match shared.ca.certify(&caller, &csr, validity) {
         Ok(chain) => {
-            tracing::info!(%peer, %caller, "enrolled");
+            tracing::info!(%peer, %caller, cluster = caller.cluster, %ticket, "enrolled");
             (Enrolled::Certificate { chain }, close::DONE)
         }
-        Err(error) => refused(format!("the signing request is unusable: {error}"), close::PROTOCOL),
+        Err(error) => unusable(error),
     }
 }

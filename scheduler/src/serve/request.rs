@@ -7,16 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::cluster::ClusterStatus;
-use farm_proto::ids::{Digest, JobId};
+use farm_proto::ids::{Digest, JobId, TicketId};
 use farm_proto::job::{Args, JobSpec};
 use farm_proto::message::{Request, RequestError, Response, SubmitKey};
-use farm_proto::ticket::{Role, Ticket};
+use farm_proto::ticket::{NewTicket, Role};
 use farm_proto::why::Cause;
 use tokio::time::timeout;
 
 use super::connection::Peer;
 use super::{Ending, Fault, Shared, transfer, watch};
-use crate::farm::Submission;
+use crate::farm::{Bearer, Submission};
+use crate::identity::ca::SigningRequest;
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::job::check;
@@ -79,7 +80,10 @@ pub(super) async fn serve(
         Request::Cluster { name } => farm.cluster(name).await.map(cluster),
         Request::ScaleCluster { name, scale } => farm.scale_cluster(caller.clone(), name, scale).await.map(cluster),
         Request::StopCluster { name, now } => farm.stop_cluster(caller.clone(), name, now).await.map(cluster),
-        Request::Ticket { role, name, valid_s } => ticket(peer, role, name, valid_s),
+        Request::Ticket(new) => ticket(peer, new).await,
+        Request::Tickets => farm.tickets().await.map(Response::Tickets),
+        Request::Revoke { ticket } => return revoke(peer, writer, ticket).await,
+        Request::Renew { csr } => renew(peer, &csr).await,
         Request::Shutdown => {
             tracing::info!(by = %caller, "shutdown requested");
             writer.send(&Response::Stopping, Bytes::new()).await?;
@@ -103,8 +107,10 @@ fn status(status: farm_proto::job::JobStatus) -> Response {
 /// Whether a role may ask this at all. What belongs to whom is decided later.
 fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
     let needed = match request {
-        Request::Ticket { .. } | Request::Drain { .. } | Request::Shutdown => Role::Admin,
-        Request::GetBlob { .. } => return Ok(()),
+        Request::Ticket(_) | Request::Tickets | Request::Revoke { .. } | Request::Drain { .. } | Request::Shutdown => {
+            Role::Admin
+        }
+        Request::GetBlob { .. } | Request::Renew { .. } => return Ok(()),
         Request::Submit { .. }
         | Request::Missing { .. }
         | Request::PutBlob { .. }
@@ -194,6 +200,7 @@ async fn accept(peer: &Peer, key: SubmitKey, spec: JobSpec, payload: Bytes) -> R
     if let Args::Chunks(chunks) = &spec.args {
         blobs.extend(chunks.iter().map(|chunk| (chunk.digest, chunk.size)));
     }
+    let stated = blobs.clone();
     let digests = blobs.iter().map(|(digest, _)| *digest).collect();
     let sizes = shared.blobs.sizes(digests).await;
     let (mut absent, mut seen) = (Vec::new(), HashSet::new());
@@ -209,6 +216,8 @@ async fn accept(peer: &Peer, key: SubmitKey, spec: JobSpec, payload: Bytes) -> R
         }
     }
     if !absent.is_empty() {
+        // Before anything is uploaded in vain.
+        shared.farm.fits(caller.clone(), stated, inline.len() as u64).await?;
         return Ok(Accepted::NotYet(absent));
     }
     args.check(&shared.blobs).await?;
@@ -230,18 +239,35 @@ async fn why(peer: &Peer, job: JobId, task: Option<u64>) -> Result<Response, Req
     Ok(Response::Why(Box::new(why)))
 }
 
-fn ticket(peer: &Peer, role: Role, name: String, valid_s: u64) -> Result<Response, RequestError> {
+async fn ticket(peer: &Peer, new: NewTicket) -> Result<Response, RequestError> {
     let Peer { caller, shared, connection, .. } = peer;
-    let bearer = Caller { role, name };
-    let secret = shared.secrets.make(&bearer, Duration::from_secs(valid_s));
-    let secret = secret.map_err(|error| RequestError::Invalid(error.to_string()))?;
-    tracing::info!(by = %caller, %bearer, valid_s, "made a ticket");
-    let ticket = Ticket {
-        host: shared.options.ticket_host(connection.local_ip()),
-        port: shared.local.port(),
-        role,
-        ca: shared.ca.fingerprint(),
-        secret,
-    };
-    Ok(Response::Ticket { ticket: ticket.to_string() })
+    let (ticket, row) = shared.new_ticket(new, caller.to_string(), connection.local_ip()).await?;
+    Ok(Response::Ticket { text: ticket.to_string(), status: Box::new(row.status(0)) })
+}
+
+async fn revoke(peer: &Peer, writer: &mut FrameWriter, ticket: TicketId) -> Result<(), Fault> {
+    let Peer { caller, shared, connection, .. } = peer;
+    let revoked = shared.farm.revoke(ticket, caller.to_string(), Some(connection.stable_id())).await;
+    match revoked {
+        Ok(status) => writer.send(&Response::Revoked(Box::new(status)), Bytes::new()).await?,
+        Err(error) => refuse(writer, error).await?,
+    }
+    if caller.ticket == ticket {
+        writer.finish();
+        let _ = timeout(FAREWELL, writer.delivered()).await;
+        shared.admission.revoke(ticket, None);
+    }
+    Ok(())
+}
+
+async fn renew(peer: &Peer, csr: &[u8]) -> Result<Response, RequestError> {
+    let Peer { caller, shared, .. } = peer;
+    let unusable = |error: rcgen::Error| RequestError::Invalid(format!("the signing request is unusable: {error}"));
+    let csr = SigningRequest::read(csr).map_err(unusable)?;
+    let bearer = shared.farm.renew(caller.ticket).await?;
+    let Bearer { validity, .. } = bearer.map_err(|void| RequestError::Invalid(format!("no certificate: {void}")))?;
+    // Who the bearer is does not change.
+    let chain = shared.ca.certify(caller, &csr, validity).map_err(unusable)?;
+    tracing::info!(%caller, ticket = %caller.ticket, "certificate renewed");
+    Ok(Response::Certificate { chain })
 }

@@ -13,6 +13,7 @@ use super::request::refuse;
 use super::streams::next_raw;
 use super::{Fault, Shared};
 use crate::blobs::{BlobReader, PutError};
+use crate::sync::off_loop;
 
 /// Takes in a blob. One that is there already is read to its end all the same: its sender is in the middle of it.
 pub(super) async fn put(
@@ -82,10 +83,21 @@ fn cut_off() -> Fault {
     Fault::Protocol("a blob ended before its announced size".to_owned())
 }
 
-/// Gives out a blob. To a worker only what its jobs need; to others what they can name: a digest is not to be guessed.
+/// Gives out a blob: to a worker what the jobs need that it works on, to a user what its own need.
 pub(super) async fn get(peer: &Peer, writer: &mut FrameWriter, digest: Digest) -> Result<(), Fault> {
-    if peer.caller.role == Role::Worker && !peer.seat.may_fetch(&digest) {
-        return refuse(writer, RequestError::NoSuchBlob(digest)).await;
+    let may = match peer.caller.role {
+        Role::Admin => Ok(true),
+        Role::Worker => Ok(peer.seat.may_fetch(&digest)),
+        Role::User => {
+            let (store, user) = (Arc::clone(&peer.shared.store), peer.caller.name.clone());
+            off_loop(move || store.needs(&user, &digest)).await
+        }
+    };
+    match may {
+        Ok(true) => {}
+        // To who may not have it, it does not exist.
+        Ok(false) => return refuse(writer, RequestError::NoSuchBlob(digest)).await,
+        Err(error) => return refuse(writer, RequestError::Storage(error.to_string())).await,
     }
     let data = match peer.shared.blobs.data(&digest) {
         Ok(Some(data)) => data,

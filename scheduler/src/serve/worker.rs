@@ -89,8 +89,8 @@ async fn good_bye(peer: &Peer) -> Result<(), Fault> {
 }
 
 /// The cluster that a worker is of, by its certificate.
-fn cluster_of(_: &Caller) -> String {
-    farm_proto::cluster::DEFAULT.to_owned()
+fn cluster_of(caller: &Caller) -> String {
+    caller.cluster.clone().unwrap_or_else(|| farm_proto::cluster::DEFAULT.to_owned())
 }
 
 fn check(hello: &WorkerHello) -> Result<(), Fault> {

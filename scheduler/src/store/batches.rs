@@ -22,12 +22,12 @@ const NUMBER_BITS: u32 = 31;
 
 /// What [`IndexRow::read`] reads, of the job that is its parameter: nothing but the index is touched by that.
 pub(crate) const BY_TASK: &str =
-    "SELECT first, count, number, failed, offsets, seal FROM batches INDEXED BY batches_by_task WHERE job = ?1";
+    "SELECT first, count, number, failed, offsets, seal, bytes FROM batches INDEXED BY batches_by_task WHERE job = ?1";
 /// What [`BatchRow::read`] reads.
 pub(crate) const BATCH: &str = "id, first, count, failed, offsets, seal, stored, queued_ns, leased_ns, arrived_ns, sum, \
-     digest, head, columns";
+     digest, head, bytes, columns";
 /// Where the columns are among these.
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 14;
 
 /// The ids of a job's rows.
 pub(crate) const fn ids(job: JobId) -> Range<i64> {
@@ -70,6 +70,8 @@ pub(crate) struct IndexRow {
     pub(crate) tasks: Range<u64>,
     /// Which of them failed, as offsets.
     pub(crate) failed: Vec<Range<u64>>,
+    /// About how many it takes.
+    pub(crate) bytes: u64,
 }
 
 impl IndexRow {
@@ -78,9 +80,11 @@ impl IndexRow {
         let read = || -> rusqlite::Result<_> {
             let offsets = row.get_ref(4)?.as_blob_or_null()?;
             let (first, count, nth, failed) = (number(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?);
-            let good = row.get::<_, i64>(5)? == seal(job, nth, first, count, failed, offsets);
+            let bytes = number(row, 6)?;
+            let good = row.get::<_, i64>(5)? == seal(job, [nth, first, count, failed, bytes], offsets);
             let ranges = offsets.map_or_else(|| Some(Vec::new()), decode_ranges);
-            Ok(ranges.filter(|_| good).map(|failed| Self { job, number: nth, tasks: first..first + count, failed }))
+            let tasks = first..first + count;
+            Ok(ranges.filter(|_| good).map(|failed| Self { job, number: nth, tasks, failed, bytes }))
         };
         read().ok().flatten().ok_or_else(|| {
             let first = number(row, 0).unwrap_or_default();
@@ -99,15 +103,10 @@ pub(crate) fn corrupt(path: &Path, job: JobId, number: u64, what: &str) -> Store
     StoreError::corrupt(path, format!("table batches, job {job}, batch {number}: {what}"))
 }
 
-fn seal(job: JobId, nth: u64, first: u64, count: u64, failed: u64, offsets: Option<&[u8]>) -> i64 {
-    Sum::new("batches_by_task")
-        .number(job.0)
-        .number(nth)
-        .number(first)
-        .number(count)
-        .number(failed)
-        .bytes(offsets.unwrap_or_default())
-        .seal()
+/// Of the batch's number, its first task, how many there are, how many failed, and its bytes.
+fn seal(job: JobId, numbers: [u64; 5], offsets: Option<&[u8]>) -> i64 {
+    let sum = Sum::new("batches_by_task").number(job.0);
+    numbers.into_iter().fold(sum, Sum::number).bytes(offsets.unwrap_or_default()).seal()
 }
 
 /// Everything of a batch but its columns.
@@ -154,7 +153,8 @@ impl NewBatch {
         let failed = failed_offsets(&outcomes.batch);
         let offsets = (!failed.is_empty()).then(|| encode_ranges(&failed));
         let failed = outcomes.batch.failures.len() as u64;
-        let seal = seal(job, self.number, first, count.into(), failed, offsets.as_deref());
+        let bytes = outcomes.weight() as u64;
+        let seal = seal(job, [self.number, first, count.into(), failed, bytes], offsets.as_deref());
         let submitted_ns = times.submitted_ms.saturating_mul(1_000_000);
         // Clocks go back, and leases of another life are as long as their worker says.
         let leased_at = times.arrived_ns.saturating_sub(times.leased_ns);
@@ -162,7 +162,7 @@ impl NewBatch {
             .map(u64::cast_signed);
         let sum = sum(id, seal, numbers, &self.digest, &self.head);
         let sql = format!(
-            "INSERT INTO batches (job, number, {BATCH}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO batches (job, number, {BATCH}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         );
         let large = outcomes.columns.len() > LARGE;
         let write = || {
@@ -182,6 +182,7 @@ impl NewBatch {
                 sum,
                 self.digest.0,
                 self.head,
+                bytes.cast_signed(),
                 (!large).then_some(&*outcomes.columns),
             ])?;
             if large {
@@ -213,7 +214,8 @@ impl BatchRow {
             let numbers = [row.get(6)?, row.get(7)?, row.get(8)?, row.get(9)?];
             let digest = Digest(row.get(11)?);
             let head = row.get_ref(12)?.as_blob()?;
-            let good = sealed == seal(job, nth, first, count, failed, offsets)
+            let sealing = [nth, first, count, failed, number(row, COLUMNS - 1)?];
+            let good = sealed == seal(job, sealing, offsets)
                 && row.get::<_, [u8; 16]>(10)? == sum(id, sealed, numbers, &digest, head);
             let (Ok(head), Some(ranges), true) =
                 (postcard::from_bytes::<Batch>(head), offsets.map_or_else(|| Some(Vec::new()), decode_ranges), good)

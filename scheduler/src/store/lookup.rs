@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use farm_proto::ids::JobId;
+use farm_proto::ids::{Digest, JobId};
 use farm_proto::why::Account;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -34,6 +34,22 @@ impl Store {
                 Some(row) => rows::job(row, &self.path),
                 None => Err(StoreError::NoSuchJob(job)),
             }
+        })
+    }
+
+    /// Whether a job of that owner needs a blob.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub(crate) fn needs(&self, owner: &str, digest: &Digest) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM jobs CROSS JOIN pins ON pins.job = jobs.job AND pins.digest = ?2
+                   WHERE jobs.owner = ?1 AND jobs.deleted IS NULL)";
+        self.read(|connection| {
+            let found = connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.query_row(rusqlite::params![owner, digest.0], |row| row.get(0)));
+            found.map_err(StoreError::of(&self.path))
         })
     }
 

@@ -17,6 +17,7 @@ use super::recent::Recent;
 use super::writer::Begin;
 use super::{
     Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, clusters, rows, schema,
+    tickets,
 };
 use crate::SchedulerError;
 use crate::blobs::Folder;
@@ -38,11 +39,12 @@ pub(crate) fn open(
     let blobs = Folder::open(state, durability)?;
     let connection = schema::connect_to_write(&path, durability)?;
     let commits = acknowledged(&connection, &path, marked)?;
-    for table in ["farm", "commits", "jobs", "ends", "pins", "clusters"] {
+    for table in ["farm", "commits", "jobs", "ends", "pins", "clusters", "tickets"] {
         sound(&connection, &path, table)?;
     }
     let (jobs, deleted) = jobs(&connection, &path)?;
     let clusters = clusters::read(&connection, &path)?;
+    let tickets = tickets::tickets(&connection, &path)?;
     let mark = match durability {
         Durability::Synced => Some(Mark::open(folder).map_err(|(path, error)| state_error(&path)(error))?),
         Durability::Ephemeral => None,
@@ -58,7 +60,7 @@ pub(crate) fn open(
     let known = jobs.iter().map(|job| job.row.job).collect();
     let begin = Begin { connection, mark, commits, known, deleted };
     let (writer, life, last_job) = Writer::begin(Arc::clone(&store), begin)?;
-    Ok((store, writer, Recovered { life, jobs, clusters, last_job }))
+    Ok((store, writer, Recovered { life, jobs, clusters, last_job, tickets }))
 }
 
 /// Whether there is a database where there has to be one. To SQLite, an empty file is a database without tables, for
@@ -140,11 +142,14 @@ fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<Job
             continue;
         }
         let ended = end.is_some();
-        let (end, batches, count) = match end {
-            Some((end, count)) => (Some(end), Vec::new(), count),
+        let (end, batches, count, bytes) = match end {
+            Some((end, count)) => {
+                let bytes = end.bytes;
+                (Some(end), Vec::new(), count, bytes)
+            }
             None => {
-                let (batches, count) = outcomes(connection, path, row.job, row.spec.args.count())?;
-                (None, batches, count)
+                let (batches, count, bytes) = outcomes(connection, path, row.job, row.spec.args.count())?;
+                (None, batches, count, bytes)
             }
         };
         let results = Arc::new(JobResults::new(row.job, count));
@@ -152,7 +157,7 @@ fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<Job
         if ended {
             results.close();
         }
-        jobs.push(StoredJob { row, end, batches, results });
+        jobs.push(StoredJob { row, end, batches, bytes, results });
     }
     match ends.keys().min() {
         Some(job) => Err(StoreError::corrupt(path, format!("table ends, job {job}: there is no such job"))),
@@ -175,15 +180,15 @@ fn ends(connection: &Connection, path: &Path) -> Result<HashMap<JobId, (JobEnd, 
 
 type Joined = Vec<(Range<u64>, Vec<Range<u64>>)>;
 
-/// Which tasks of a job have outcomes, and how many batches these are. From the index alone, which has to agree with the
+/// Which tasks of a job have outcomes, how many batches these are, and how many bytes. From the index alone, which has to agree with the
 /// table about how many there are.
-fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Result<(Joined, u64), StoreError> {
+fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Result<(Joined, u64, u64), StoreError> {
     let sqlite = StoreError::of(path);
     let sql = format!("{} ORDER BY first", batches::BY_TASK);
     let mut statement = connection.prepare_cached(&sql).map_err(&sqlite)?;
     let mut found = statement.query([job.0.cast_signed()]).map_err(&sqlite)?;
     let mut joined: Joined = Vec::new();
-    let (mut count, mut sum, mut end) = (0_u64, 0_u64, 0);
+    let (mut count, mut sum, mut bytes, mut end) = (0_u64, 0_u64, 0_u64, 0);
     while let Some(row) = found.next().map_err(&sqlite)? {
         let row = IndexRow::read(row, job, path)?;
         if row.tasks.start < end || row.tasks.end > tasks {
@@ -192,6 +197,7 @@ fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Res
         end = row.tasks.end;
         count += 1;
         sum = sum.wrapping_add(row.number);
+        bytes = bytes.saturating_add(row.bytes);
         let failed = row.failed.iter().map(|range| row.tasks.start + range.start..row.tasks.start + range.end);
         match joined.last_mut() {
             Some((tasks, failures)) if tasks.end == row.tasks.start => {
@@ -211,5 +217,5 @@ fn outcomes(connection: &Connection, path: &Path, job: JobId, tasks: u64) -> Res
         let place = format!("index batches_by_task, job {job}: {count} batches, and {stored} in the table");
         return Err(StoreError::corrupt(path, place));
     }
-    Ok((joined, count))
+    Ok((joined, count, bytes))
 }

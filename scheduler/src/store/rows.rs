@@ -17,7 +17,7 @@ use super::{JobEnd, JobRow, StoreError};
 pub(crate) const JOB: &str =
     "job, key, owner, name, tasks, stamp, submitted_ms, arg_bytes, task_ns, accepted, sum, spec, inline";
 /// The columns of `ends` that [`end`] reads.
-pub(crate) const END: &str = "job, state, reason, ended_ms, retried, task_ns, batches, sum, failed, missing";
+pub(crate) const END: &str = "job, state, reason, ended_ms, retried, task_ns, batches, sum, failed, missing, bytes";
 
 /// The blobs that a job needs.
 pub(crate) fn blobs_of(spec: &JobSpec) -> impl Iterator<Item = Digest> {
@@ -230,7 +230,7 @@ pub(crate) fn job(row: &Row<'_>, path: &Path) -> Result<JobRow, StoreError> {
 pub(crate) fn insert_end(connection: &Connection, job: JobId, end: &JobEnd, batches: u64) -> rusqlite::Result<()> {
     let (failed, missing) = (encode_ranges(&end.failed), encode_ranges(&end.missing));
     let sum = end_sum(job, end, batches, &failed, &missing);
-    let sql = format!("INSERT INTO ends ({END}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    let sql = format!("INSERT INTO ends ({END}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     connection.prepare_cached(&sql)?.execute(params![
         job.0.cast_signed(),
         state_name(end.state),
@@ -242,6 +242,7 @@ pub(crate) fn insert_end(connection: &Connection, job: JobId, end: &JobEnd, batc
         sum,
         failed,
         missing,
+        end.bytes.cast_signed(),
     ])?;
     Ok(())
 }
@@ -256,6 +257,7 @@ fn end_sum(job: JobId, end: &JobEnd, batches: u64, failed: &[u8], missing: &[u8]
         .number(end.retried)
         .maybe(end.task_ns)
         .number(batches)
+        .number(end.bytes)
         .bytes(failed)
         .bytes(missing)
         .finish()
@@ -282,6 +284,7 @@ pub(crate) fn end(row: &Row<'_>, path: &Path) -> Result<(JobId, JobEnd, u64), St
             missing: missing_tasks,
             retried: number(row, 4)?,
             task_ns: maybe(row, 5)?,
+            bytes: number(row, 10)?,
         };
         let batches = number(row, 6)?;
         let sum = end_sum(id, &end, batches, failed, missing);

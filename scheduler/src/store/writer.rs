@@ -10,7 +10,7 @@ use super::ballast::Ballast;
 use super::batches::{self, LARGE, NewBatch};
 use super::mark::Mark;
 use super::rows::JobError;
-use super::{JobResults, Outcomes, Record, Room, Store, StoreError, clusters, rows};
+use super::{JobResults, Outcomes, Record, Room, Store, StoreError, clusters, rows, tickets};
 use crate::SchedulerError;
 use crate::clock::unix_ns;
 use crate::sync::locked;
@@ -378,6 +378,10 @@ impl Insert<'_> {
                     rows::Farm { last_job, ..self.farm }.write(self.transaction).map_err(&sqlite)?;
                     changes.deleted.insert(*job);
                 }
+            }
+            Record::Ticket(row) => tickets::put_ticket(self.transaction, row).map_err(sqlite)?,
+            Record::TicketForgotten { ticket } => {
+                tickets::forget_ticket(self.transaction, *ticket).map_err(sqlite)?;
             }
         }
         Ok(())

@@ -9,6 +9,8 @@ mod durable;
 mod hostile;
 mod jobs;
 mod lifecycle;
+mod quota;
+mod revocation;
 mod support;
 mod tickets;
 mod workers;

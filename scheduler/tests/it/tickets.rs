@@ -6,9 +6,9 @@ use bytes::Bytes;
 use farm_link::LinkError;
 use farm_link::dial;
 use farm_proto::close;
-use farm_proto::ids::JobId;
+use farm_proto::ids::{JobId, TicketId};
 use farm_proto::message::{Open, Request, RequestError, Response};
-use farm_proto::ticket::Role;
+use farm_proto::ticket::{NewTicket, Role};
 use quinn::ConnectionError;
 
 use crate::support::client::submit;
@@ -164,8 +164,9 @@ fn workers_work_and_do_nothing_else() {
         ] {
             assert_eq!(worker.refused(request).await, RequestError::Forbidden(Role::User));
         }
-        let ticket = Request::Ticket { role: Role::Admin, name: "w".to_owned(), valid_s: 1 };
-        for request in [ticket, Request::Shutdown] {
+        let new = NewTicket { role: Role::Admin, name: "w".to_owned(), cluster: None, valid_s: 1, uses: None };
+        let revoke = Request::Revoke { ticket: TicketId(1) };
+        for request in [Request::Ticket(new), Request::Tickets, revoke, Request::Shutdown] {
             assert_eq!(worker.refused(request).await, RequestError::Forbidden(Role::Admin));
         }
         farm.stop().await;

@@ -2,7 +2,7 @@
 
 use farm_tests::World;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "submit",
     "up",
@@ -18,6 +18,9 @@ const COMMANDS: [&str; 16] = [
     "worker",
     "admin",
     "ticket",
+    "login",
+    "logout",
+    "context",
     "bench",
 ];
 

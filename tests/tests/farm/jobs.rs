@@ -151,7 +151,7 @@ fn a_million_tasks_of_one_user_do_not_hold_up_ten_of_another() {
     let m = module(&farm.world, &wat::busy(200_000));
     let many = farm.detach(&[m, "--range", "0..1000000"]);
     farm.wait_until(&many, "is under way", |status| status["counts"]["succeeded"].as_u64() > Some(0));
-    let user = farm.farm(&["ticket", "user", "--name", "ada"]).succeeds();
+    let user = farm.farm(&["ticket", "create", "--role", "user", "--name", "ada"]).succeeds();
     let few = farm.world.farm(["submit", m, "--range", "0..10"]).with_env("FARM_TICKET", user.text().trim());
     assert_eq!(few.succeeds().json(), squares(10));
     let status = farm.job(&many);

@@ -87,7 +87,7 @@ fn tickets_name_the_host_that_others_reach() {
         .keeping_stdin()
         .start();
     running.until_it_says("for users:");
-    for part in ["listening on 127.0.0.1:", "for workers:", "FARM_TICKET=$(cat", "farm ticket user"] {
+    for part in ["listening on 127.0.0.1:", "for workers:", "FARM_TICKET=$(cat", "farm ticket create --role user"] {
         assert!(running.said().contains(part), "{}", running.said());
     }
     let tickets = world.path().join("home").join("scheduler");

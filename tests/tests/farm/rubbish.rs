@@ -85,7 +85,7 @@ fn rubbish() -> Vec<Vec<u8>> {
 #[test]
 fn frames_of_noise_by_those_who_may_connect() {
     while_work_goes_on(async |farm| {
-        let user = farm.farm(&["ticket", "user"]).succeeds().text().trim().to_owned();
+        let user = farm.farm(&["ticket", "create", "--role", "user"]).succeeds().text().trim().to_owned();
         for ticket in [user, farm.scheduler.admin_ticket(), farm.scheduler.worker_ticket()] {
             for bytes in rubbish() {
                 let link = connect(&ticket).await;

@@ -29,7 +29,7 @@ fn a_farm_stays_until_it_is_taken_down() {
 
     world.farm(["down"]).succeeds().says(&["the farm is down"]);
     world.leaves_nothing();
-    world.farm(["status"]).fails(5).explains(&["no farm is up"]).hints(&["farm up", "--ticket"]);
+    world.farm(["status"]).fails(5).explains(&["no farm is up"]).hints(&["farm up", "farm login", "--ticket"]);
     world.farm(["down"]).fails(5).explains(&["no farm is up"]);
 }
 

@@ -51,7 +51,7 @@ impl Farm {
 
     /// A ticket for somebody else, with the role of a user.
     pub(crate) fn ticket_for(&self, name: &str) -> String {
-        self.farm(&["ticket", "user", "--name", name]).succeeds().text().trim().to_owned()
+        self.farm(&["ticket", "create", "--role", "user", "--name", name]).succeeds().text().trim().to_owned()
     }
 
     /// `farm why --output json`.

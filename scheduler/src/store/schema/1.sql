@@ -52,6 +52,8 @@ CREATE TABLE ends (
     retried INTEGER NOT NULL,
     task_ns INTEGER,
     batches INTEGER NOT NULL,
+    -- About how many bytes these take.
+    bytes INTEGER NOT NULL,
     sum BLOB NOT NULL,
     -- Postcards of ranges of tasks, ascending: which failed, and which have no outcome.
     failed BLOB NOT NULL,
@@ -69,6 +71,8 @@ CREATE TABLE batches (
     -- How many are failures, and which: a postcard of ranges of offsets from `first`; none if there are none.
     failed INTEGER NOT NULL,
     offsets BLOB,
+    -- About how many bytes storing it takes.
+    bytes INTEGER NOT NULL,
     -- Checksum of the columns above, which are what the index has.
     seal INTEGER NOT NULL,
     -- The row in `commits`.
@@ -84,7 +88,7 @@ CREATE TABLE batches (
     -- farm_proto::columns; none if they are the blob `digest`.
     columns BLOB
 ) STRICT;
-CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offsets, seal);
+CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offsets, bytes, seal);
 
 -- Clusters, also those that are gone: jobs may name them.
 CREATE TABLE clusters (
@@ -104,3 +108,23 @@ CREATE TABLE pins (
     seal INTEGER NOT NULL,
     PRIMARY KEY (job, digest)
 ) STRICT, WITHOUT ROWID;
+
+-- Tickets, but for their secrets, which are nowhere.
+CREATE TABLE tickets (
+    ticket INTEGER PRIMARY KEY,
+    -- admin, user or worker
+    role TEXT NOT NULL,
+    name TEXT NOT NULL,
+    -- Of workers.
+    cluster TEXT,
+    created_by TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    -- Seconds since the Unix epoch: until when it buys certificates.
+    expires_s INTEGER NOT NULL,
+    -- How many it still buys; NULL for any number.
+    uses_left INTEGER,
+    -- Seconds since the Unix epoch: after that, no certificate that it has bought is valid.
+    certified_s INTEGER NOT NULL,
+    revoked_ms INTEGER,
+    sum BLOB NOT NULL
+) STRICT;

@@ -19,7 +19,8 @@ use crate::SchedulerError;
 use crate::blobs::Folder;
 use crate::state_dir::StateDir;
 use crate::store::{
-    Durability, JobEnd, JobResults, JobRow, Outcomes, Record, ResultsReader, Store, Stored, StoredJob, Times, Writer,
+    Durability, JobEnd, JobResults, JobRow, Outcomes, Record, ResultsReader, Store, Stored, StoredJob, TicketRow,
+    Times, Writer,
 };
 
 pub(crate) struct World {
@@ -30,6 +31,7 @@ pub(crate) struct World {
     state: Option<StateDir>,
     pub(crate) life: u64,
     pub(crate) last_job: JobId,
+    pub(crate) tickets: Vec<TicketRow>,
     durability: Durability,
 }
 
@@ -40,7 +42,8 @@ impl World {
         let (store, writer, recovered) = Store::open(&state, durability).unwrap();
         assert!(recovered.jobs.is_empty());
         let (life, last_job) = (recovered.life, recovered.last_job);
-        let world = Self { folder, store, writer: Some(writer), state: Some(state), life, last_job, durability };
+        let (writer, state, tickets) = (Some(writer), Some(state), recovered.tickets);
+        let world = Self { folder, store, writer, state, life, last_job, tickets, durability };
         put(&world.blobs(), MODULE);
         world
     }
@@ -83,7 +86,7 @@ impl World {
         let state = open_state(self.folder.path())?;
         let (store, writer, recovered) = Store::open(&state, self.durability)?;
         (self.store, self.writer, self.state) = (store, Some(writer), Some(state));
-        (self.life, self.last_job) = (recovered.life, recovered.last_job);
+        (self.life, self.last_job, self.tickets) = (recovered.life, recovered.last_job, recovered.tickets);
         Ok(recovered.jobs)
     }
 
@@ -163,6 +166,7 @@ pub(crate) fn end(state: JobState) -> JobEnd {
         missing: Vec::new(),
         retried: 2,
         task_ns: Some(5),
+        bytes: 1000,
     }
 }
 

@@ -14,7 +14,7 @@ use farm_proto::job::{
 };
 use farm_proto::message::{Open, Request, RequestError, Response, SubmitKey};
 use farm_proto::outcome::Failure;
-use farm_proto::ticket::{Role, Ticket};
+use farm_proto::ticket::{NewTicket, Role, Ticket, TicketStatus};
 
 /// The only module there is in these tests.
 pub(crate) const MODULE: &[u8] = b"\0asm square";
@@ -238,8 +238,13 @@ impl Client {
     }
 
     pub(crate) async fn ticket(&self, role: Role, name: &str, valid_s: u64) -> Result<Ticket, RequestError> {
-        match self.ask(Request::Ticket { role, name: name.to_owned(), valid_s }).await.unwrap() {
-            Response::Ticket { ticket } => Ok(ticket.parse().unwrap()),
+        let new = NewTicket { role, name: name.to_owned(), cluster: None, valid_s, uses: None };
+        self.new_ticket(new).await.map(|(ticket, _)| ticket)
+    }
+
+    pub(crate) async fn new_ticket(&self, new: NewTicket) -> Result<(Ticket, TicketStatus), RequestError> {
+        match self.ask(Request::Ticket(new)).await.unwrap() {
+            Response::Ticket { text, status } => Ok((text.parse().unwrap(), *status)),
             Response::Error(error) => Err(error),
             other => panic!("{other:?}"),
         }

@@ -39,15 +39,23 @@ impl Farm {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), change).await
+        Self::start_at(tempfile::tempdir().unwrap(), change).await
     }
 
     /// Stops it and starts it again, at the same place.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Options)) -> Self {
         let address = self.address;
         self.handle.stop();
         self.running.await.unwrap().unwrap();
-        Self::start_in(self.folder, |options| options.listen = address).await
+        let at_same_place = |options: &mut Options| {
+            options.listen = address;
+            change(options);
+        };
+        Self::start_at(self.folder, at_same_place).await
     }
 
     /// Breaks it off in the midst of whatever it does, and starts it again at the same place.
@@ -57,17 +65,18 @@ impl Farm {
         let _ = self.running.await;
         // A commit that is under way holds the folder for a moment longer, and the socket is closed by a task of its own.
         until(async || !is_locked(self.folder.path()) && std::net::UdpSocket::bind(address).is_ok()).await;
-        Self::start_in(self.folder, |options| options.listen = address).await
+        Self::start_at(self.folder, |options| options.listen = address).await
     }
 
-    async fn start_in(folder: TempDir, change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn start_at(folder: TempDir, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = options(folder.path());
         change(&mut options);
-        let scheduler = Scheduler::start(options).await.unwrap();
-        let ticket = |role| scheduler.ticket(role, role.as_str(), Duration::from_secs(600)).unwrap();
+        let mut scheduler = Scheduler::start(options).await.unwrap();
+        let mut ticket = |role| scheduler.ticket(role, role.as_str(), Duration::from_secs(600)).unwrap();
+        let (admin, worker) = (ticket(Role::Admin), ticket(Role::Worker));
         Self {
-            admin: ticket(Role::Admin),
-            worker: ticket(Role::Worker),
+            admin,
+            worker,
             folder,
             address: scheduler.local_addr(),
             handle: scheduler.handle(),

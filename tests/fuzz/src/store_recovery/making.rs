@@ -32,8 +32,8 @@ pub(super) fn folders() -> Result<[Folder; 2]> {
 
 async fn make() -> Result<[Folder; 2]> {
     let place = tempfile::tempdir()?;
-    let scheduler = Scheduler::start(super::options(place.path())).await?;
-    let ticket = |role: Role| scheduler.ticket(role, role.as_str(), LIMIT);
+    let mut scheduler = Scheduler::start(super::options(place.path())).await?;
+    let mut ticket = |role: Role| scheduler.ticket(role, role.as_str(), LIMIT);
     let (admin, worker) = (ticket(Role::Admin)?, ticket(Role::Worker)?);
     let handle = scheduler.handle();
     let running = tokio::spawn(scheduler.run());
