@@ -387,6 +387,9 @@ pub(crate) struct SchedulerArgs {
     /// Host name or address for tickets, if it is not the one listened on.
     #[arg(long, value_name = "HOST")]
     pub(crate) public_host: Option<String>,
+    /// Address for HTTP, over TCP: `/health`, and the program for nodes that do not have it. By default there is none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<SocketAddr>,
     /// Folder for its jobs, results, blobs and certificates; by default below the XDG state folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
@@ -440,6 +443,9 @@ pub(crate) struct WorkerArgs {
     /// Name for people; by default the host's.
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Folder for everything that it writes, instead of the cache folder. It is removed when the worker ends.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) scratch: Option<PathBuf>,
     /// How long it goes on working and waits for a scheduler that is gone.
     #[arg(long, default_value = "10m", value_parser = duration, value_name = "TIME")]
     pub(crate) wait: std::time::Duration,

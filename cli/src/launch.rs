@@ -114,6 +114,9 @@ pub struct Announcement {
     /// Files that hold one ticket each.
     pub admin_ticket: PathBuf,
     pub worker_ticket: PathBuf,
+    /// Where it listens for HTTP, if it does.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
 }
 
 /// How many workers, of how many slots each.

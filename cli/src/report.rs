@@ -58,6 +58,11 @@ impl Report {
         self
     }
 
+    /// What a person is told, in one line.
+    pub(crate) fn line(&self) -> String {
+        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{} ({hint})", self.message))
+    }
+
     /// Adds an error and its sources to the message.
     pub(crate) fn because(mut self, error: &dyn Error) -> Self {
         let _ = write!(self.message, ": {}", chain(error));

@@ -5,4 +5,5 @@ pub mod artefact;
 pub mod module;
 pub mod program;
 pub mod sandbox;
+mod signals;
 pub mod slot;

@@ -11,6 +11,10 @@
 //!
 //! [clusters]
 //! users_may_create = false    # or admins only
+//!
+//! [provider.slurm]            # see SlurmConfig
+//! partition = "cms"
+//! max_workers = 100
 //! ```
 //!
 //! Every section and every entry may be left out. What is not known is an error: a misspelt limit is none. Admins have no
@@ -26,6 +30,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use crate::identity::is_name;
+use crate::{LocalConfig, SlurmConfig};
 
 /// What the configuration file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -36,6 +41,15 @@ pub struct Config {
     /// Of users by name, entry by entry in the place of [`Self::limits`].
     pub users: BTreeMap<String, Limits>,
     pub clusters: ClusterConfig,
+    pub provider: ProviderConfig,
+}
+
+/// What is said about those who start workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderConfig {
+    pub local: LocalConfig,
+    pub slurm: SlurmConfig,
 }
 
 /// What a user may use at most; none for as much as there is.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use farm_link::transport::IDLE_TIMEOUT;
 
 use crate::config::Config;
-use crate::{LocalConfig, SlurmConfig};
 
 /// How a scheduler is set up. [`Options::new`] fills in what most farms want.
 #[derive(Debug, Clone)]
@@ -16,10 +15,6 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The TCP address for HTTP, which nodes of a cluster fetch the program from. None: there is no HTTP.
     pub http: Option<SocketAddr>,
-    /// What the site says of workers on this host.
-    pub local: LocalConfig,
-    /// What the site says of its SLURM.
-    pub slurm: SlurmConfig,
     /// The folder that the scheduler has to itself: identity, blobs, results. Made if it is not there.
     pub state: PathBuf,
     /// The host that tickets lead to. Without it, the address that the scheduler listens on, or, if that is every
@@ -64,8 +59,6 @@ impl Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, Self::DEFAULT_PORT)),
             http: None,
-            local: LocalConfig::default(),
-            slurm: SlurmConfig::default(),
             state: state.into(),
             advertise: None,
             max_connections: 4096,

@@ -118,8 +118,8 @@ impl Scheduler {
         let desk = Arc::new(Desk {
             farm: ca.fingerprint().short(),
             local: Arc::new(Provider::Local(local_provider(&options, &state)?)),
-            slurm: Arc::new(Provider::Slurm(Slurm::new(options.slurm.clone()))),
-            config: (options.local.clone(), options.slurm.clone()),
+            slurm: Arc::new(Provider::Slurm(Slurm::new(options.config.provider.slurm.clone()))),
+            config: options.config.provider.clone(),
             program: program(&options, http.as_ref()),
         });
         let provisioner = Provisioner { shown, show: show_fleets, reports };
@@ -301,7 +301,7 @@ fn local_provider(options: &Options, state: &StateDir) -> Result<Local, Schedule
     let folder = state.join("workers");
     let failed = |source| SchedulerError::State { path: folder.clone(), source };
     let program = std::env::current_exe().map_err(failed)?;
-    Local::new(options.local.clone(), folder.clone(), program).map_err(|error| failed(std::io::Error::other(error)))
+    Local::new(options.config.provider.local.clone(), folder.clone(), program).map_err(|error| failed(std::io::Error::other(error)))
 }
 
 /// How nodes come by the program.

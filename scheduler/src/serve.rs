@@ -74,7 +74,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// The cluster with what the site says, if the caller may have it.
     pub(crate) fn check_cluster(&self, caller: &Caller, spec: &ClusterSpec) -> Result<ClusterSpec, RequestError> {
-        if !caller.is_admin() {
+        if !caller.is_admin() && !self.options.config.clusters.users_may_create {
             return Err(RequestError::Forbidden(Role::Admin));
         }
         self.desk.resolve(spec)

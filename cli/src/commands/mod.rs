@@ -9,6 +9,7 @@ pub(crate) mod guest;
 pub(crate) mod inspect;
 mod job;
 pub(crate) mod jobs;
+mod last_words;
 pub(crate) mod parts;
 mod plan;
 mod progress;

@@ -13,7 +13,7 @@ use farm_scheduler::{Durability, Handle, Options, Scheduler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{print, tell};
+use super::{last_words, print, tell};
 use crate::cli::{Output, PartArgs, SchedulerArgs, WorkerArgs};
 use crate::report::Report;
 
@@ -71,12 +71,14 @@ pub(crate) async fn scheduler(args: SchedulerArgs, output: Output) -> Result<u8,
     options.heartbeat = args.heartbeat;
     options.config = configuration(args.config)?;
     options.certificate_validity = args.certificate_validity;
+    options.http = args.http;
     let state = options.state.clone();
     let scheduler = Scheduler::start(options).await?;
     let announcement = Announcement {
         address: scheduler.local_addr(),
         admin_ticket: state.join("admin.ticket"),
         worker_ticket: state.join("worker.ticket"),
+        http: scheduler.http_addr(),
     };
     match output {
         Output::Json => {
@@ -134,6 +136,28 @@ fn temporary_state() -> Result<tempfile::TempDir, Report> {
 }
 
 pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
+    let result = run_worker(args).await;
+    if let Err(report) = &result {
+        last_words::send(report);
+    }
+    result
+}
+
+/// Removed with this value.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %self.0.display(), %error, "cannot remove it");
+        }
+    }
+}
+
+async fn run_worker(args: WorkerArgs) -> Result<u8, Report> {
+    let scratch = args.scratch.map(Scratch);
     let owner_gone = owner_gone(args.part);
     let Some(ticket) = args.ticket else {
         return Err(Report::usage("a worker needs a ticket")
@@ -153,7 +177,9 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<u8, Report> {
         std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
     });
-    let options = AgentOptions::new(name, slots as usize, Home::from_env().cache());
+    let home = Home::from_env();
+    let cache = scratch.as_ref().map_or_else(|| home.cache(), |scratch| scratch.0.as_path());
+    let options = AgentOptions::new(name, slots as usize, cache);
     let mut options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
     options.wait = args.wait;
     options.grace = args.grace;

@@ -128,7 +128,8 @@ pub enum AgentError {
 /// or is lost, is waited for; see [`AgentOptions::wait`].
 ///
 /// SIGTERM or SIGINT make it take nothing new, hand back what has not begun, finish what runs within
-/// [`AgentOptions::grace`], and end; a second one ends it at once. Must be called in a tokio runtime of one thread with
+/// [`AgentOptions::grace`], and end; a second one ends it at once. SIGUSR1 makes it do the same without a time of its
+/// own: whoever sends it is about to say when it is over. Must be called in a tokio runtime of one thread with
 /// I/O and time enabled; nothing else should run there.
 ///
 /// # Errors

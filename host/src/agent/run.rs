@@ -29,6 +29,8 @@ use super::{AgentError, AgentOptions, hello};
 use crate::artefact::{Cache, Compiler};
 use crate::slot::{Driver, Event, Order};
 
+/// As good as for ever: a day.
+const FOR_EVER: Duration = Duration::from_secs(86_400);
 /// How long a worker that leaves waits, after its grace time, for the scheduler to acknowledge what was handed back.
 const LINGER: Duration = Duration::from_secs(3);
 /// How long it gives the link to deliver its last words.
@@ -171,9 +173,13 @@ impl Agent {
             tokio::select! {
                 biased;
                 signal = self.signals.next() => match signal {
+                    Signalled::Warned => {
+                        tracing::info!("the end is near: finishing what runs, then leaving");
+                        self.drain(FOR_EVER);
+                    }
                     Signalled::Once => {
                         tracing::info!("finishing what runs, then leaving; a second signal leaves at once");
-                        self.drain();
+                        self.drain(self.grace);
                     }
                     Signalled::Again => return Ok(End::Now),
                 },
@@ -277,14 +283,15 @@ impl Agent {
         }
     }
 
-    /// Takes nothing new from now on.
-    fn drain(&mut self) {
-        if self.drain.is_some() {
+    /// Takes nothing new from now on. What runs may go on for `grace`, or for less if that was said before.
+    fn drain(&mut self, grace: Duration) {
+        let now = Instant::now();
+        let stop_at = now.checked_add(grace).unwrap_or(now + FOR_EVER);
+        if let Some(drain) = &mut self.drain {
+            drain.stop_at = drain.stop_at.min(stop_at);
+            drain.leave_at = drain.stop_at + LINGER;
             return;
         }
-        let now = Instant::now();
-        // A time that no clock reaches: a day is as good as for ever.
-        let stop_at = now.checked_add(self.grace).unwrap_or(now + Duration::from_secs(86_400));
         self.drain = Some(Drain { stop_at, has_stopped: false, leave_at: stop_at + LINGER, before: self.work.tally() });
         self.work.drain();
     }
@@ -351,9 +358,11 @@ impl Agent {
                 stored.map_err(|_| AgentError::Protocol("it acknowledged what it was never sent"))?;
                 failpoint::hit("worker.stored");
             }
+            // Once it leaves, only a signal may make it faster.
+            SchedulerControl::Drain if self.drain.is_some() => {}
             SchedulerControl::Drain => {
                 tracing::info!("the scheduler wants this worker to leave");
-                self.drain();
+                self.drain(self.grace);
             }
             // What is done may not be stored yet: it goes when it is, see [`Self::end`].
             SchedulerControl::Exit if self.drain.is_some() && self.work.is_drained() => {}

@@ -171,6 +171,7 @@ fn threads() -> u64 {
 
 /// The child: what a program does after [`COMPILE_COMMAND`], with the arguments that follow it.
 pub fn compile_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::signals::leave_to_agent();
     let args: Vec<OsString> = args.into_iter().collect();
     match Job::parse(&args).ok_or_else(|| Ending { code: exit::USAGE, message: "wrong arguments".to_owned() }) {
         Ok(job) => match job.run() {

@@ -88,6 +88,7 @@ fn start() -> Result<(), SlotError> {
 
 /// Small things that make a dying slot a lesser evil. None of them is needed for safety, so none may fail the slot.
 fn harden() {
+    crate::signals::leave_to_agent();
     // A crash of a slot that holds gigabytes must not write them to somebody's disk.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);

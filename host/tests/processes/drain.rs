@@ -18,6 +18,8 @@ crate::tests![
     an_idle_worker_leaves_at_once,
     a_drained_worker_waits_until_its_answers_are_stored,
     a_second_signal_is_at_once,
+    a_warned_worker_finishes_until_it_is_told_to_end,
+    slots_leave_it_to_their_agent_when_to_end,
     a_drained_worker_that_lost_its_scheduler_delivers_if_it_can,
     a_drained_worker_that_lost_its_scheduler_leaves_all_the_same,
 ];
@@ -110,6 +112,35 @@ fn a_second_signal_is_at_once() {
     assert!(farm.worker.try_wait().unwrap().is_none());
     send(farm.worker.id(), Signal::INT);
     assert!(farm.ended().success());
+}
+
+fn a_warned_worker_finishes_until_it_is_told_to_end() {
+    let mut farm = busy(Duration::from_millis(100));
+    send(farm.worker.id(), Signal::USR1);
+    assert_eq!(farm.message(), WorkerControl::Draining);
+    // Batch systems may warn more than once.
+    send(farm.worker.id(), Signal::USR1);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(farm.worker.try_wait().unwrap().is_none(), "gave up what it ran");
+    send(farm.worker.id(), Signal::TERM);
+    let first = vec![(LeaseId(1), 0, Answer::None)];
+    let answers = rest(&mut farm, first, 3);
+    assert!(answers[1..].iter().all(|(_, _, answer)| *answer == Answer::Returned), "{answers:?}");
+    assert!(farm.ended().success());
+}
+
+fn slots_leave_it_to_their_agent_when_to_end() {
+    hands_back_finishes_and_leaves(Farm::new(1), 1, |farm| {
+        // As SLURM does: to all processes of the job.
+        let agent = farm.worker.id();
+        let children = std::fs::read_to_string(format!("/proc/{agent}/task/{agent}/children")).unwrap();
+        assert!(!children.is_empty());
+        for child in children.split_whitespace() {
+            send(child.parse().unwrap(), Signal::USR1);
+            send(child.parse().unwrap(), Signal::TERM);
+        }
+        send(agent, Signal::TERM);
+    });
 }
 
 fn a_drained_worker_that_lost_its_scheduler_delivers_if_it_can() {

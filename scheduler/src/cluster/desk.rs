@@ -6,7 +6,8 @@ use std::time::Duration;
 use farm_proto::cluster::{ClusterSpec, Plan, ProviderKind};
 use farm_proto::message::RequestError;
 
-use super::provider::{LocalConfig, Order, Program, Provider, SlurmConfig};
+use super::provider::{Order, Program, Provider};
+use crate::config::ProviderConfig;
 
 /// How often this host's workers are looked at.
 const LOCAL_PERIOD: Duration = Duration::from_secs(1);
@@ -17,7 +18,7 @@ pub(crate) struct Desk {
     pub(crate) farm: String,
     pub(crate) local: Arc<Provider>,
     pub(crate) slurm: Arc<Provider>,
-    pub(crate) config: (LocalConfig, SlurmConfig),
+    pub(crate) config: ProviderConfig,
     pub(crate) program: Program,
 }
 
@@ -44,12 +45,12 @@ impl Desk {
     pub(crate) fn providers(&self) -> [(ProviderKind, Arc<Provider>, Duration); 2] {
         [
             (ProviderKind::Local, Arc::clone(&self.local), LOCAL_PERIOD),
-            (ProviderKind::Slurm, Arc::clone(&self.slurm), self.config.1.poll_period),
+            (ProviderKind::Slurm, Arc::clone(&self.slurm), self.config.slurm.poll_period),
         ]
     }
 
     pub(crate) fn caps(&self, kind: ProviderKind) -> Caps {
-        let (local, slurm) = &self.config;
+        let ProviderConfig { local, slurm } = &self.config;
         match kind {
             ProviderKind::Local => Caps { workers: local.max_workers, ..Caps::default() },
             ProviderKind::Slurm => {
@@ -64,7 +65,7 @@ impl Desk {
     ///
     /// The site does not allow it, or its nodes could not come by the program.
     pub(crate) fn resolve(&self, spec: &ClusterSpec) -> Result<ClusterSpec, RequestError> {
-        let (local, slurm) = &self.config;
+        let ProviderConfig { local, slurm } = &self.config;
         let resolved = match spec.provider {
             ProviderKind::Local => local.resolve(spec),
             ProviderKind::Slurm => slurm.resolve(spec),

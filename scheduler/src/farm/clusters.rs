@@ -162,6 +162,7 @@ impl Owner {
                 return invalid(format!("jobs of somebody else still wait for a cluster {name}: take another name"));
             }
         }
+        self.check_limits(caller, &spec, scale)?;
         let cluster = former.map_or_else(|| self.clusters.next_id(), |former| former.cluster);
         let wanted = Wanted { spec, scale, stopping: false, now: false };
         let owner = caller.name.clone();
@@ -169,7 +170,11 @@ impl Owner {
     }
 
     pub(super) fn scale_cluster(&mut self, caller: &Caller, name: &str, scale: Scale, reply: Reply<ClusterStatus>) {
-        let row = check_scale(scale).and_then(|()| self.own_cluster(caller, name)).cloned();
+        let row = check_scale(scale).and_then(|()| {
+            let row = self.own_cluster(caller, name)?;
+            let spec = row.wanted.as_ref().map(|wanted| &wanted.spec);
+            spec.map_or(Ok(()), |spec| self.check_limits(caller, spec, scale)).map(|()| row.clone())
+        });
         self.change_wanted(row, reply, |wanted| wanted.scale = scale);
     }
 
@@ -233,6 +238,32 @@ impl Owner {
                 if is_stored { self.cluster(&name) } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
             let _ = reply.send(answer);
         }
+    }
+
+    /// Whether the caller may have so many workers in this cluster, beside those of the caller's others.
+    fn check_limits(&self, caller: &Caller, spec: &ClusterSpec, scale: Scale) -> Result<(), RequestError> {
+        if caller.is_admin() {
+            return Ok(());
+        }
+        let limits = self.config.limits_of(&caller.name);
+        let others = self.clusters.all_live().filter(|(row, _)| row.owner == caller.name && row.name != spec.name);
+        let others = others.map(|(_, wanted)| (&wanted.spec, wanted.scale));
+        let (workers, slots) = others.chain([(spec, scale)]).fold((0, 0), |(workers, slots), (spec, scale)| {
+            let most = match scale {
+                Scale::Fixed(count) => count,
+                Scale::Adaptive { max, .. } => max,
+            };
+            let most = u64::from(most) * u64::from(spec.nodes);
+            (workers + most, slots + most * u64::from(spec.cores))
+        });
+        let over = |what: &str, number: u64, most: Option<u32>| match most {
+            Some(most) if number > u64::from(most) => Err(RequestError::Invalid(format!(
+                "your clusters may have {most} {what} all together, and this would make it {number}"
+            ))),
+            _ => Ok(()),
+        };
+        over("workers", workers, limits.workers)?;
+        over("slots", slots, limits.slots)
     }
 
     /// A cluster that the caller may change.

@@ -18,9 +18,6 @@ use self::run::{Invocation, Runner};
 use self::script::Script;
 use super::{Member, Order, ProviderError, SlurmConfig};
 
-/// What a job gets of the environment that `sbatch` runs in. A login's own is not for nodes, and not for whoever may
-/// read what SLURM stores of a job; sites that want `module` have it in the prologue.
-const EXPORT: &str = "FARM_TICKET,PATH,HOME,USER,LOGNAME,SHELL,LANG,LC_ALL,TZ";
 /// Ids in one `scancel`.
 const CANCEL_AT_ONCE: usize = 200;
 
@@ -65,7 +62,10 @@ impl Slurm {
         for ids in ids.chunks(CANCEL_AT_ONCE) {
             let words = std::iter::once("scancel".to_owned()).chain(ids.iter().cloned()).collect();
             let cancelled = self.runner.run(Invocation { words, ..Invocation::default() }).await;
-            result = result.and(cancelled.map(drop).map_err(ProviderError::from));
+            if let Err(error) = cancelled {
+                // The others are to go all the same.
+                result = Err(error.into());
+            }
         }
         result
     }
@@ -123,7 +123,8 @@ impl Slurm {
         option("open-mode", "append");
         // There is one on every node.
         option("chdir", "/");
-        option("export", EXPORT);
+        // Of what `run` leaves of it.
+        option("export", "ALL");
         words.push("--no-requeue".to_owned());
         let prologue = self.config.prologue(spec);
         let stdin = Script { order, spec, prologue: prologue.as_deref() }.text();

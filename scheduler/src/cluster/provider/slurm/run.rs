@@ -6,8 +6,9 @@
 //! [ssh HOST] sh -c 'read the secret from the first line of stdin; tidy the environment; exec "$@"' sh sbatch …
 //! ```
 //!
-//! What SLURM reads from the environment would change what is asked for: `SBATCH_PARTITION` has precedence over a
-//! script's. Only `SLURM_CONF` is left.
+//! The environment is a chosen few variables. Others would change what is asked for: `SBATCH_PARTITION` has precedence
+//! over a script's. And it becomes that of the jobs: `sbatch --export` with names would make every node ask a login
+//! shell of the user for more, which takes the home directory that need not be there.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -24,15 +25,15 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: u64 = 64 << 20;
 const MAX_COMPLAINT: u64 = 64 << 10;
 
-/// One line, as the shells of some users cannot quote others. `$(…)` is what drops the variables, names of which are
-/// letters, digits and underscores.
+/// One line, as the shells of some users cannot quote others. bash has variables that cannot be unset.
 const SHELL: &str = concat!(
     "IFS= read -r FARM_TICKET; ",
-    r#"for farm_name in $(env | sed -n -e "s/^\(SBATCH_[A-Za-z0-9_]*\)=.*/\1/p" -e "s/^\(SQUEUE_[A-Za-z0-9_]*\)=.*/\1/p" "#,
-    r#"-e "s/^\(SCANCEL_[A-Za-z0-9_]*\)=.*/\1/p" -e "s/^\(SLURM_[A-Za-z0-9_]*\)=.*/\1/p"); "#,
-    r#"do if [ "$farm_name" != SLURM_CONF ]; then unset "$farm_name"; fi; done; "#,
+    r#"for farm_name in $(env | sed -n "s/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p"); do case $farm_name in "#,
+    "PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_ALL|TZ|LD_LIBRARY_PATH|SLURM_CONF) ;; ",
+    "FARM_TICKET|BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID) ;; ",
+    r#"*) unset "$farm_name";; esac; done; unset farm_name; "#,
     r#"if [ -n "$FARM_TICKET" ]; then export FARM_TICKET; else unset FARM_TICKET; fi; "#,
-    r#"SLURM_TIME_FORMAT=%s; export SLURM_TIME_FORMAT; "#,
+    "SLURM_TIME_FORMAT=%s; export SLURM_TIME_FORMAT; ",
     r#"if command -v "$1" >/dev/null; then exec "$@"; fi; echo "PATH is $PATH" >&2; exit 127"#,
 );
 
@@ -232,7 +233,7 @@ pub(super) mod tests {
         pub(in crate::cluster::provider) fn runner(&self, via: Option<&str>) -> Runner {
             let mut runner = Runner::new(via);
             let path = format!("{}:/usr/bin:/bin", self.path().display());
-            runner.env = vec![("PATH".to_owned(), path), ("HERE".to_owned(), self.path().display().to_string())];
+            runner.env = vec![("PATH".to_owned(), path)];
             if let Some(first) = runner.via.first_mut() {
                 *first = self.path().join(&*first).display().to_string();
             }
@@ -242,7 +243,7 @@ pub(super) mod tests {
 
     /// What ssh does: all its arguments but the first, in a shell of the other side.
     pub(in crate::cluster::provider) const SSH: (&str, &str) =
-        ("ssh", r#"host=$1; shift; exec env -u HERE HOST="$host" HERE="$HERE" sh -c "$*""#);
+        ("ssh", r#"echo "$1" >"${0%/*}/host"; shift; exec sh -c "$*""#);
 
     fn say(words: &[&str]) -> Invocation {
         Invocation { words: words.iter().map(|&word| word.to_owned()).collect(), ..Invocation::default() }
@@ -265,15 +266,17 @@ pub(super) mod tests {
             };
             let shown = runner.shown(&job);
             let answer = runner.run(job).await.unwrap();
-            for gone in ["SBATCH_PARTITION", "SQUEUE_FORMAT", "SCANCEL_STATE", "SLURM_CLUSTERS"] {
+            for gone in ["SBATCH_PARTITION", "SQUEUE_FORMAT", "SCANCEL_STATE", "SLURM_CLUSTERS", "SECRET"] {
                 assert!(!answer.contains(gone), "{gone} in {answer}");
             }
-            for kept in ["SLURM_CONF=a", "OTHER=a", "SLURM_TIME_FORMAT=%s", "args: --x=it's\n", "#!/bin/sh\nexit\n"] {
+            for kept in ["SLURM_CONF=a", "PATH=", "SLURM_TIME_FORMAT=%s", "args: --x=it's\n", "#!/bin/sh\nexit\n"] {
                 assert!(answer.contains(kept), "{kept:?} not in {answer}");
             }
             assert!(answer.contains(&format!("FARM_TICKET={secret}\n")), "{answer}");
             assert_eq!(answer.matches("secret=2").count(), 1, "in the environment only: {answer}");
-            assert_eq!(answer.contains("HOST=login.example.org"), via.is_some());
+            if via.is_some() {
+                assert_eq!(fakes.read("host"), "login.example.org\n");
+            }
             assert!(!shown.contains("secret") && shown.contains("--x="), "{shown}");
         }
     }
@@ -309,7 +312,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn a_command_that_hangs_is_killed_with_what_it_started() {
-        let fakes = Fakes::new(&[("squeue", r#"sleep 600 & echo $! >"$HERE/pid"; wait"#)]);
+        let fakes = Fakes::new(&[("squeue", r#"sleep 600 & echo $! >"${0%/*}/pid"; wait"#)]);
         let mut runner = fakes.runner(None);
         runner.timeout = Duration::from_secs(1);
         let since = Instant::now();

@@ -104,7 +104,7 @@ farm_tidy() {
 }
 
 farm_main() {
-  [ -n "${FARM_TICKET:-}" ] || farm_fail 'the job got no ticket: this site does not hand on what sbatch --export names'
+  [ -n "${FARM_TICKET:-}" ] || farm_fail 'the job got no ticket: this site does not hand on the environment of sbatch'
   farm_scratch=${TMPDIR:-/tmp}
   [ -d "$farm_scratch" ] && [ -w "$farm_scratch" ] || farm_scratch=/tmp
   farm_folder=$farm_scratch/farm-worker-$(id -u)
