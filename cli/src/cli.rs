@@ -77,6 +77,9 @@ enum Command {
     /// Show, fetch, cancel, retry or delete a job.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Give secrets of a job anew, or list them.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Say what a job or one of its tasks waits for; of a finished task, where its time went.
     Why {
         /// A job, or a task of it: 7, or 7:1500.
@@ -167,6 +170,9 @@ enum JobCommand {
         #[command(flatten)]
         farm: FarmArgs,
     },
+    /// Fetch the files that tasks left in /out, waiting for those that are yet to come. What is there already is not
+    /// fetched again.
+    Fetch(FetchArgs),
     /// Stop a job.
     Cancel {
         job: JobId,
@@ -181,6 +187,44 @@ enum JobCommand {
         #[command(flatten)]
         farm: FarmArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Give values of a job's secrets, for tasks that start afterwards.
+    Update {
+        job: JobId,
+        /// What `farm submit --secret` took.
+        #[arg(value_name = "NAME=FILE", required = true)]
+        secrets: Vec<String>,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Names of a job's secrets, and when certificates in them run out.
+    List {
+        job: JobId,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    pub(crate) job: JobId,
+    /// Folder that they go to, as FOLDER/TASK/path.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) to: PathBuf,
+    /// Only those of this task.
+    #[arg(long, value_name = "N")]
+    pub(crate) task: Option<u64>,
+    /// Replace what is in the way.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Only those that are there already.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
 }
 
 #[derive(Debug, Args)]
@@ -278,6 +322,21 @@ pub(crate) struct TaskArgs {
     /// File or folder that tasks can read at /in/NAME.
     #[arg(long, value_name = "NAME=PATH")]
     pub(crate) input: Vec<String>,
+    /// File that tasks can read at /secrets/NAME, where the variable NAME points. It is on no disk of the farm.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) secret: Vec<String>,
+    /// Folder for what tasks leave in /out, as FOLDER/TASK/path. Without it, tasks have no /out.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// How much a task may leave in /out.
+    #[arg(long, value_parser = size, value_name = "SIZE", requires = "output_dir", help_heading = "Limits of a task")]
+    pub(crate) max_output_dir: Option<u64>,
+    /// How many files and folders a task may leave in /out.
+    #[arg(long, value_name = "N", requires = "output_dir", help_heading = "Limits of a task")]
+    pub(crate) max_output_files: Option<u32>,
+    /// Replace what is in the way in --output-dir.
+    #[arg(long, requires = "output_dir")]
+    pub(crate) force: bool,
     /// What the stdout of a WASI command is.
     #[arg(long, value_parser = stdout_mode, default_value = "text", value_name = "text|json|base64")]
     pub(crate) stdout: StdoutMode,
@@ -333,7 +392,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) args_from: Option<JobId>,
     /// Make one value of all results, with this function of the module: of two parameters (what there is so far, and the
     /// next result), or of one (a list of results). With --args-from and without --function, of that job's results.
-    #[arg(long, value_name = "FUNCTION")]
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "output_dir")]
     pub(crate) reduce: Option<String>,
     /// How many results are made into one at a time.
     #[arg(long, value_name = "N", requires = "reduce", default_value_t = FAN_IN,
@@ -443,6 +502,10 @@ pub(crate) struct WorkerArgs {
     /// Name for people; by default the host's.
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// How long it may stay: it leaves in time, and is given nothing that would take longer. In a SLURM job, the job's time
+    /// counts if this does not say less.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) time: Option<std::time::Duration>,
     /// Folder for everything that it writes, instead of the cache folder. It is removed when the worker ends.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) scratch: Option<PathBuf>,
@@ -487,8 +550,6 @@ pub(crate) enum ClusterCommand {
         /// Workers that are wanted.
         #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
         scale: u32,
-        #[command(flatten)]
-        adapt: Option<AdaptArgs>,
         #[command(flatten)]
         farm: FarmArgs,
     },
@@ -592,16 +653,15 @@ pub(crate) struct ClusterSpecArgs {
 
 /// Between which bounds the number of workers follows the work.
 #[derive(Debug, Clone, Copy, Args)]
-#[group(requires = "max")]
 pub(crate) struct AdaptArgs {
     /// Never fewer workers than this.
-    #[arg(long, default_value_t = 0, value_name = "A", requires = "max")]
+    #[arg(long, default_value_t = 0, value_name = "A")]
     pub(crate) min: u32,
     /// Never more workers than this.
     #[arg(long, value_name = "B")]
     pub(crate) max: u32,
     /// How long a worker is kept that is not needed.
-    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME", requires = "max")]
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub(crate) idle: std::time::Duration,
 }
 
@@ -708,9 +768,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Job(JobCommand::Results { job, no_wait, results, farm }) => {
             block_on(commands::jobs::results(job, !no_wait, results, farm, output))
         }
+        Command::Job(JobCommand::Fetch(args)) => block_on(commands::fetch::fetch(args, output)),
         Command::Job(JobCommand::Cancel { job, farm }) => block_on(commands::jobs::cancel(job, farm, output)),
         Command::Job(JobCommand::Retry(args)) => block_on(commands::jobs::retry(args, output)),
         Command::Job(JobCommand::Delete { job, farm }) => block_on(commands::jobs::delete(job, farm, output)),
+        Command::Secret(command) => block_on(commands::secret::secret(command, output)),
         Command::Why { target, farm } => block_on(commands::why::why(target, farm, output)),
         Command::Inspect { module } => commands::inspect::inspect(&module, output),
         Command::New { path, wasi, sdk } => commands::guest::new(&path, wasi, sdk.as_deref()),

@@ -1,7 +1,8 @@
 //! A job on the client's side: what is sent, and what has to be at hand to send it.
 
 use farm_proto::ids::JobId;
-use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleRef, Profile, ResultArgs};
+use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleRef, Mounts, Profile, ResultArgs};
+use farm_proto::secret::Secrets;
 
 use crate::args::Arguments;
 use crate::blobs::{InputFile, JobBlobs};
@@ -23,6 +24,10 @@ pub struct JobOptions {
     pub env: Vec<(String, String)>,
     /// Files that tasks can read.
     pub inputs: Vec<InputFile>,
+    /// What else is in their file system, but for secrets.
+    pub mounts: Mounts,
+    /// Files that tasks can read and that are on nobody's disk.
+    pub secrets: Secrets,
     /// How the end of a WASI command is read.
     pub command: CommandOptions,
     /// Attempts beyond the first for a task that failed by its own doing.
@@ -42,13 +47,21 @@ pub struct Job {
     pub module: LoadedModule,
     pub arguments: Arguments,
     pub inputs: Vec<InputFile>,
+    /// The values of those that `spec` names.
+    pub secrets: Secrets,
 }
 
 impl Job {
     /// Calls `function`, which is one of `module`, for each of `arguments`.
     pub fn new(module: &LoadedModule, function: &Function, options: &JobOptions, arguments: Arguments) -> Self {
         let spec = spec(module, function, options, arguments.job_args());
-        Self { spec, module: module.clone(), arguments, inputs: options.inputs.clone() }
+        Self {
+            spec,
+            module: module.clone(),
+            arguments,
+            inputs: options.inputs.clone(),
+            secrets: options.secrets.clone(),
+        }
     }
 
     /// Uploads what the farm lacks, and starts the job: see [`Client::submit`].
@@ -63,7 +76,11 @@ impl Job {
         uploaded: &(dyn Fn(u64) + Sync),
     ) -> Result<Watch, ClientError> {
         let blobs = JobBlobs::new(self.module.bytes.clone(), self.module.info.digest, &self.arguments, &self.inputs);
-        client.submit(&self.spec, self.arguments.inline_payload(), &blobs, watch, uploaded).await
+        let watch = client.submit(&self.spec, self.arguments.inline_payload(), &blobs, watch, uploaded).await?;
+        if !self.secrets.is_empty() {
+            client.secrets(watch.job(), self.secrets.clone()).await?;
+        }
+        Ok(watch)
     }
 }
 
@@ -85,6 +102,10 @@ fn spec(module: &LoadedModule, function: &Function, options: &JobOptions, args: 
         profile: if options.limits.fuel.is_some() { Profile::Metered } else { Profile::Fast },
         env: options.env.clone(),
         inputs: options.inputs.iter().map(|file| file.input.clone()).collect(),
+        mounts: Mounts {
+            secrets: options.secrets.iter().map(|(name, _)| name.clone()).collect(),
+            ..options.mounts.clone()
+        },
         command: options.command.clone(),
         retries: options.retries,
         max_failures: options.max_failures,

@@ -4,7 +4,7 @@
 //!   [`Client::function`](client::Client::function).
 //! * [`client::Client`] speaks to a scheduler: submit, watch, cancel, status. It survives the scheduler's death.
 //! * [`job`] and [`reduction`] are what is submitted.
-//! * [`args`] and [`blobs`] read what a job needs, [`results`] writes what it gives.
+//! * [`args`] and [`blobs`] read what a job needs, [`results`] and [`outputs`] write what it gives.
 //! * [`modules`] turns what a user has into what a farm runs; [`guest`] makes and builds function crates.
 //! * [`launch`] starts farms on this machine.
 //! * [`exit_codes`] is what scripts may count on.
@@ -20,5 +20,6 @@ pub mod home;
 pub mod job;
 pub mod launch;
 pub mod modules;
+pub mod outputs;
 pub mod reduction;
 pub mod results;

@@ -13,6 +13,7 @@ use farm_client::exit_codes;
 use farm_client::guest::GuestError;
 use farm_client::launch::LaunchError;
 use farm_client::modules::LoadError;
+use farm_client::outputs::OutputError;
 use farm_host::agent::AgentError;
 use farm_host::module::ModuleError;
 use farm_link::LinkError;
@@ -150,8 +151,19 @@ impl From<ArgsError> for Report {
 impl From<InputError> for Report {
     fn from(error: InputError) -> Self {
         let code = match error {
-            InputError::Form(_) | InputError::Name(_) | InputError::Twice(_) => exit_codes::USAGE,
-            InputError::Read { .. } | InputError::Kind(_) => exit_codes::BAD_MODULE,
+            InputError::Form(_)
+            | InputError::Name(_)
+            | InputError::Twice(_)
+            | InputError::SecretForm(_)
+            | InputError::SecretName(_)
+            | InputError::TwiceSecret(_)
+            | InputError::ManySecrets(_) => exit_codes::USAGE,
+            InputError::Read { .. }
+            | InputError::Kind(_)
+            | InputError::Outside { .. }
+            | InputError::Loop(_)
+            | InputError::Many(_)
+            | InputError::LargeSecret(_) => exit_codes::BAD_MODULE,
         };
         Self::from_error(code, &error)
     }
@@ -275,7 +287,22 @@ impl From<ClientError> for Report {
             ClientError::NoRandomness => Self::from_error(exit_codes::INTERNAL, &error),
             ClientError::Refused(_) => Self::from_error(exit_codes::REFUSED, &error),
             ClientError::Source(_) => Self::from_error(exit_codes::BAD_MODULE, &error),
+            ClientError::Write(_) => Self::from_error(exit_codes::INTERNAL, &error),
+            ClientError::Changed(_) => Self::from_error(exit_codes::BAD_MODULE, &error)
+                .hint("submit again once nothing writes to it any more; what has arrived is not sent again"),
             ClientError::Columns(_) | ClientError::Unexpected(_) => Self::from_error(exit_codes::INTERNAL, &error),
+        }
+    }
+}
+
+impl From<OutputError> for Report {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Client(error) => error.into(),
+            OutputError::Exists(_) | OutputError::NotEmpty(_) => Self::from_error(exit_codes::USAGE, &error)
+                .hint("--force replaces what is in the way; another folder leaves it as it is"),
+            OutputError::Link(_) => Self::from_error(exit_codes::USAGE, &error),
+            OutputError::Path { .. } | OutputError::Write { .. } => Self::from_error(exit_codes::INTERNAL, &error),
         }
     }
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use farm_proto::columns::Columns;
 use farm_proto::job::ResultEncoding;
 use farm_proto::message::Batch;
-use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame};
+use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame, OutputFile};
 use serde::Serialize;
 
 /// How results are written.
@@ -56,6 +56,9 @@ pub struct Printed<'a> {
     pub log: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+    /// What it left in `/out`.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub files: &'a [OutputFile],
 }
 
 impl<'a> From<&'a Captured> for Printed<'a> {
@@ -65,6 +68,7 @@ impl<'a> From<&'a Captured> for Printed<'a> {
             stderr: String::from_utf8_lossy(&captured.stderr),
             log: &captured.log,
             truncated: captured.truncated,
+            files: &captured.files,
         }
     }
 }

@@ -87,6 +87,8 @@ impl Opened {
             profile: Profile::Fast,
             env: Vec::new(),
             inputs: None,
+            outputs: None,
+            secrets: None,
             result: prepared.info.result_encoding(function, &command),
             command,
         };

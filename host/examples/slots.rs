@@ -139,7 +139,8 @@ fn cpu_time() -> Result<f64> {
 fn bare(module: &str, function: &str, seconds: &str) -> Result<()> {
     let JobSetup { artefact, kind, function, limits, profile, env, inputs, command, result, .. } =
         setup(module, function)?;
-    let spec = SandboxSpec { kind, function, limits, profile, env, inputs, command, result };
+    let spec =
+        SandboxSpec { kind, function, limits, profile, env, inputs, outputs: None, secrets: None, command, result };
     let duration = Duration::from_secs_f64(seconds.parse()?);
     let run = move || instances_per_second(&artefact, spec, b"12345", duration);
     let thread = std::thread::Builder::new().stack_size(THREAD_STACK_SIZE + (256 << 10)).spawn(run)?;
@@ -162,6 +163,8 @@ fn setup(module: &str, function: &str) -> Result<JobSetup> {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: None,
+        outputs: None,
+        secrets: None,
         result: prepared.info.result_encoding(info, &command),
         command,
         range_start: Some(0),

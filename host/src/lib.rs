@@ -5,5 +5,6 @@ pub mod artefact;
 pub mod module;
 pub mod program;
 pub mod sandbox;
+pub mod secrets;
 mod signals;
 pub mod slot;

@@ -209,6 +209,8 @@ fn in_little_space() -> ExitCode {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: None,
+        outputs: None,
+        secrets: None,
         command: CommandOptions::default(),
         result: ResultEncoding::Json,
     };

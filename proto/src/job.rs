@@ -21,6 +21,8 @@ pub struct JobSpec {
     pub env: Vec<(String, String)>,
     /// Files mounted read-only under `/in`.
     pub inputs: Vec<Input>,
+    /// What else tasks find in their file system.
+    pub mounts: Mounts,
     pub command: CommandOptions,
     /// What a task may take, in milliseconds: a worker that will be gone by then is given none.
     pub time_request_ms: Option<u64>,
@@ -189,6 +191,43 @@ pub struct Input {
     /// In bytes.
     pub size: u64,
 }
+
+/// What tasks find in their file system beside [inputs](Input). Nothing, by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounts {
+    /// Folders below `/in` in which no input is. Relative paths, as those of inputs are.
+    pub folders: Vec<String>,
+    /// With it, each attempt of a task has an empty folder `/out` of its own, to write to. The files that are in it when
+    /// the task has succeeded are part of its outcome.
+    pub outputs: Option<OutputLimits>,
+    /// Files below `/secrets`, by name; of each, the guest's environment has the path under that name. Their content is
+    /// no part of the job: it goes from client to scheduler to workers beside it, and is on nobody's disk.
+    pub secrets: Vec<String>,
+}
+
+/// What a task may leave in `/out`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputLimits {
+    /// In bytes, all files together.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u32,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { bytes: 1 << 30, files: 1000 }
+    }
+}
+
+/// Whether a path leads to somewhere below the folder that it is joined to: relative, `/`-separated, without empty, `.`
+/// and `..` parts.
+pub fn is_below(path: &str) -> bool {
+    !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// The most files and empty folders that a job may mount.
+pub const MOST_INPUTS: usize = 100_000;
 
 /// How an engine is set up; each profile has one engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

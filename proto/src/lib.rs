@@ -30,6 +30,7 @@ pub mod ids;
 pub mod job;
 pub mod message;
 pub mod outcome;
+pub mod secret;
 pub mod ticket;
 pub mod why;
 

@@ -6,6 +6,7 @@ use crate::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
 use crate::ids::{Digest, JobId, LeaseId, TicketId, WorkerId};
 use crate::job::{Counts, JobSpec, JobStatus};
 use crate::outcome::{Captured, Failure};
+use crate::secret::{SecretStatus, Secrets};
 use crate::ticket::{NewTicket, Role, TicketStatus};
 use crate::why::{Stage, Why};
 
@@ -42,9 +43,11 @@ pub enum Request {
     Drain { worker: String },
     /// Answered by [`Response::Missing`]: those of `digests` that the scheduler does not have.
     Missing { digests: Vec<Digest> },
-    /// Stores a blob. `size` raw bytes follow the frame. Answered by [`Response::Stored`] once they are there and
-    /// their digest is right.
-    PutBlob { digest: Digest, size: u64 },
+    /// Stores a blob. Its raw bytes follow the frame; with `ask`, once [`Response::Send`] has said from where on, or not
+    /// at all if [`Response::Stored`] comes instead. Answered by [`Response::Stored`] once they are there and their digest
+    /// is right. What was asked for and breaks off is kept for a day, and goes on from there. Workers put the files of
+    /// their tasks.
+    PutBlob { digest: Digest, size: u64, ask: bool },
     /// Answered by [`Response::Blob`], behind which its raw bytes follow. Workers ask this, too.
     GetBlob { digest: Digest },
     /// Results of a job from batch number `from` on, as [`Response::Results`]; then, if `follow`, those that are yet to
@@ -55,6 +58,10 @@ pub enum Request {
     Jobs,
     /// Answered by [`Response::Status`].
     Job { job: JobId },
+    /// Gives values of secrets that a job names, for tasks that start afterwards; others stay as they are. Until all have
+    /// been given, no task is handed out: after the submission, and after each restart of the scheduler, which has them in
+    /// memory only. Answered by [`Response::Secrets`]; with none, nothing else happens.
+    Secrets { job: JobId, secrets: Secrets },
     /// Cancels a job. Answered by [`Response::Status`]; cancelling a finished job changes nothing.
     Cancel { job: JobId },
     /// Answered by [`Response::Farm`].
@@ -97,6 +104,10 @@ pub enum Response {
         digests: Vec<Digest>,
     },
     Stored,
+    /// The bytes of a blob are wanted from this one on.
+    Send {
+        from: u64,
+    },
     Blob {
         size: u64,
     },
@@ -126,6 +137,8 @@ pub enum Response {
     },
     Stopping,
     Deleted,
+    /// All that a job names.
+    Secrets(Vec<SecretStatus>),
     Why(Box<Why>),
     /// The workers that were told to leave.
     Draining {
@@ -312,8 +325,11 @@ pub enum SchedulerControl {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum SchedulerWork {
     /// What to do for leases of this job; comes before the first of them. The stamp tells it from another job that has
-    /// the same number, in a farm that was restored from a backup.
+    /// the same number, in a farm that was restored from a backup. Payload: a postcard of the job's [`Secrets`], if it has
+    /// any.
     Job { job: JobId, stamp: u64, spec: Box<JobSpec> },
+    /// The secrets of a job that it was told of, all of them, for tasks that start from now on. Payload as of `Job`.
+    Secrets { job: JobId },
     /// Run these tasks. Payload: their arguments as columns, unless the job's arguments are a range.
     Lease(Lease),
 }

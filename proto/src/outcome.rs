@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Digest;
+
 /// Why a task has no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -28,6 +30,10 @@ pub enum FailureKind {
     WorkerLost,
     /// A result that the task needs as its argument will never be there.
     InputFailed,
+    /// There was more in `/out` than the job's limit.
+    OutputTooLarge,
+    /// Something in `/out` is no plain file, or cannot be kept.
+    BadOutput,
 }
 
 impl FailureKind {
@@ -58,6 +64,8 @@ impl FailureKind {
             Self::Cancelled => "cancelled",
             Self::WorkerLost => "worker-lost",
             Self::InputFailed => "input-failed",
+            Self::OutputTooLarge => "output-too-large",
+            Self::BadOutput => "bad-output",
         }
     }
 }
@@ -101,7 +109,8 @@ pub struct GuestFrame {
     pub line: Option<u32>,
 }
 
-/// What a task printed. All empty for most tasks, and then not sent at all.
+/// What a task left behind beside its result: what it printed, and its files. All empty for most tasks, and then not sent
+/// at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// Not for commands: their stdout is the result.
@@ -111,10 +120,22 @@ pub struct Captured {
     pub log: String,
     /// Whether something was dropped because of the job's limit.
     pub truncated: bool,
+    /// What was in `/out`, ascending by path. The scheduler has their content as blobs. None of a task that failed.
+    pub files: Vec<OutputFile>,
+}
+
+/// A file that a task left in `/out`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Below `/out`; see [`is_below`](crate::job::is_below).
+    pub path: String,
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
 }
 
 impl Captured {
     pub const fn is_empty(&self) -> bool {
-        self.stdout.is_empty() && self.stderr.is_empty() && self.log.is_empty()
+        self.stdout.is_empty() && self.stderr.is_empty() && self.log.is_empty() && self.files.is_empty()
     }
 }

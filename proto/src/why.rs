@@ -36,6 +36,8 @@ pub enum Cause {
     After { job: JobId },
     /// The results of tasks `first..end` of an earlier job.
     Input { job: JobId, first: u64, end: u64 },
+    /// Values of these secrets: the scheduler does not have them (any more).
+    Secrets { names: Vec<String> },
     /// A worker: none of its cluster is connected that takes work. So many are on their way; why there are no more, as
     /// far as is known.
     NoWorker { cluster: String, coming: u32, short: Vec<String> },

@@ -22,7 +22,7 @@ use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::ids::Digest;
 use farm_proto::job::{
-    ArgChunk, Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding,
+    ArgChunk, Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding,
 };
 use farm_proto::message::{
     Batch, Lease, Open, Request, Response, Resume, SchedulerControl, SchedulerWork, SubmitKey, WorkerHello, WorkerWork,
@@ -190,6 +190,7 @@ fn job(args: Args) -> JobSpec {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 0,
         max_failures: None,
@@ -214,7 +215,7 @@ impl Client {
 
     async fn put(&self, bytes: &[u8]) -> Result<()> {
         let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
-        let (mut writer, mut reader) = self.open(Request::PutBlob { digest, size }).await?;
+        let (mut writer, mut reader) = self.open(Request::PutBlob { digest, size, ask: false }).await?;
         writer.raw(Bytes::copy_from_slice(bytes)).await?;
         writer.finish();
         match reader.expect().await?.0 {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! blobs/aa/aabb…   a blob, under the first two digits of its digest
-//! blobs/new/…      blobs on their way in; cleared at start
+//! blobs/new/…      blobs on their way in; cleared at start, but for beginnings that may go on
 //! ```
 //!
 //! A blob is there whole and right, or not at all: it is written under a temporary name while its digest is computed,
@@ -30,7 +30,7 @@ use farm_proto::ids::Digest;
 use self::cache::Cache;
 pub(crate) use self::folder::{Folder, all_in, path_in};
 pub(crate) use self::reader::BlobReader;
-pub(crate) use self::writer::PutError;
+pub(crate) use self::writer::{BlobWriter, PutError};
 use crate::Durability;
 use crate::SchedulerError;
 use crate::state_dir::StateDir;
@@ -50,6 +50,8 @@ pub(crate) struct Blobs {
     /// The largest blob, in bytes.
     max: u64,
     cache: Mutex<Cache>,
+    /// Those on their way in that may go on if they break off: each has one sender at a time.
+    arriving: Mutex<HashSet<Digest>>,
 }
 
 /// A blob that is there, ready to be read.
@@ -64,7 +66,7 @@ impl Blobs {
     pub(crate) fn open(state: &StateDir, max: u64, durability: Durability) -> Result<Self, SchedulerError> {
         let folder = Folder::open(state, durability)?;
         folder.clear_new()?;
-        Ok(Self { folder, max, cache: Mutex::new(Cache::new(CACHE)) })
+        Ok(Self { folder, max, cache: Mutex::new(Cache::new(CACHE)), arriving: Mutex::default() })
     }
 
     /// The size of a blob, if it is there. Whoever asks is taken to need it soon: it counts as just put.
@@ -109,6 +111,7 @@ impl Blobs {
     ///
     /// The folder cannot be read, or a file cannot be removed. Others may be gone already.
     pub(crate) fn remove_unpinned(&self, pinned: &HashSet<Digest>, older_than: SystemTime) -> io::Result<(u64, u64)> {
+        self.folder.remove_old_partials()?;
         let (mut removed, mut bytes) = (0, 0);
         for digest in self.folder.all()? {
             if pinned.contains(&digest) {

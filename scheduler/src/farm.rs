@@ -19,6 +19,7 @@ pub(crate) mod owner;
 mod quota;
 mod recover;
 mod retention;
+mod secrets;
 mod tickets;
 mod why;
 mod words;
@@ -33,6 +34,7 @@ use farm_proto::ids::{Digest, JobId, LeaseId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::{FarmStatus, Lease, RequestError, Resume, SchedulerControl, SubmitKey, WorkerHello};
 use farm_proto::outcome::Failure;
+use farm_proto::secret::{SecretStatus, Secrets};
 use farm_proto::why::{Stage, Why};
 use tokio::sync::{mpsc, oneshot};
 
@@ -106,6 +108,12 @@ enum Ask {
         caller: Caller,
         job: JobId,
         reply: Reply<JobStatus>,
+    },
+    Secrets {
+        caller: Caller,
+        job: JobId,
+        secrets: Secrets,
+        reply: Reply<Vec<SecretStatus>>,
     },
     Jobs {
         caller: Caller,
@@ -235,13 +243,25 @@ pub(crate) struct Outbox {
     pub(crate) seat: Arc<Seat>,
 }
 
-/// A lease to be sent.
+/// What is to be sent on a work stream.
 #[derive(Debug)]
-pub(crate) struct Order {
-    pub(crate) lease: Lease,
-    /// What the job is and its stamp, if the worker does not know yet.
-    pub(crate) introduce: Option<(Arc<JobSpec>, u64)>,
-    pub(crate) args: Arc<ArgTable>,
+pub(crate) enum Order {
+    Lease {
+        lease: Lease,
+        /// What the job is, if the worker does not know yet.
+        introduce: Option<Introduction>,
+        args: Arc<ArgTable>,
+    },
+    /// Those of a job that it knows.
+    Secrets { job: JobId, secrets: Secrets },
+}
+
+/// What a worker has to know of a job.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) stamp: u64,
+    pub(crate) secrets: Secrets,
 }
 
 /// A handle to the owner. Cheap to clone.
@@ -341,6 +361,16 @@ impl Farm {
     /// Cancels a job. Answers once that is stored.
     pub(crate) async fn cancel(&self, caller: Caller, job: JobId) -> Result<JobStatus, RequestError> {
         self.ask(|reply| Ask::Cancel { caller, job, reply }).await
+    }
+
+    /// Takes in values of a job's secrets, and says what there is then. Without any, only says it.
+    pub(crate) async fn secrets(
+        &self,
+        caller: Caller,
+        job: JobId,
+        secrets: Secrets,
+    ) -> Result<Vec<SecretStatus>, RequestError> {
+        self.ask(|reply| Ask::Secrets { caller, job, secrets, reply }).await
     }
 
     pub(crate) async fn jobs(&self, caller: Caller) -> Result<Vec<JobStatus>, RequestError> {

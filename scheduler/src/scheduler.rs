@@ -301,7 +301,8 @@ fn local_provider(options: &Options, state: &StateDir) -> Result<Local, Schedule
     let folder = state.join("workers");
     let failed = |source| SchedulerError::State { path: folder.clone(), source };
     let program = std::env::current_exe().map_err(failed)?;
-    Local::new(options.config.provider.local.clone(), folder.clone(), program).map_err(|error| failed(std::io::Error::other(error)))
+    Local::new(options.config.provider.local.clone(), folder.clone(), program)
+        .map_err(|error| failed(std::io::Error::other(error)))
 }
 
 /// How nodes come by the program.

@@ -29,6 +29,11 @@ pub enum ClientError {
     Columns(#[from] ColumnsError),
     #[error("cannot read what is to be uploaded")]
     Source(#[source] std::io::Error),
+    #[error("cannot write what was fetched")]
+    Write(#[source] std::io::Error),
+    /// Nothing was submitted.
+    #[error("{} changed while it was being uploaded: no job was started", .0.display())]
+    Changed(std::path::PathBuf),
     #[error("the farm answered out of turn: {0}")]
     Unexpected(&'static str),
     #[error("the system has no randomness to give")]

@@ -23,12 +23,13 @@ use farm_proto::cluster::{ClusterSpec, ClusterStatus, Plan, Scale};
 use farm_proto::ids::{JobId, TicketId, WorkerId};
 use farm_proto::job::{JobSpec, JobStatus};
 use farm_proto::message::{FarmStatus, Open, Request, RequestError, Response, SubmitKey};
+use farm_proto::secret::{SecretStatus, Secrets};
 use farm_proto::ticket::{NewTicket, Ticket, TicketStatus};
 use farm_proto::why::Why;
 
 pub use self::error::ClientError;
 use self::line::{Absence, Line};
-pub use self::upload::BlobSource;
+pub use self::upload::{BlobSource, Opened};
 pub use self::watch::{Update, Watch};
 
 /// How long a scheduler that is away is waited for unless something else is said.
@@ -363,6 +364,19 @@ impl Client {
         match self.ask_until(request).await? {
             Response::Status(status) => Ok(*status),
             _ => Err(ClientError::Unexpected("no status of a job")),
+        }
+    }
+
+    /// Gives values of secrets that a job names, for tasks that start afterwards, and says what there is then. Without any,
+    /// only says it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such job, it is over, or it does not name one of them; or the scheduler did not come back in time.
+    pub async fn secrets(&self, job: JobId, secrets: Secrets) -> Result<Vec<SecretStatus>, ClientError> {
+        match self.ask_until(Request::Secrets { job, secrets }).await? {
+            Response::Secrets(status) => Ok(status),
+            _ => Err(ClientError::Unexpected("no word of secrets")),
         }
     }
 

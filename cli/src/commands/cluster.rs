@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::show::table;
 use super::{connect, print, print_json, tell};
-use crate::cli::{AdaptArgs, ClusterCommand, ClusterSpecArgs, FarmArgs, Output, Provider};
+use crate::cli::{ClusterCommand, ClusterSpecArgs, FarmArgs, Output, Provider};
 use crate::report::Report;
 
 pub(crate) async fn cluster(command: ClusterCommand, output: Output) -> Result<u8, Report> {
     match command {
-        ClusterCommand::Create { spec, scale, adapt, farm } => create(spec, scale, adapt, farm, output).await,
+        ClusterCommand::Create { spec, scale, farm } => create(spec, scale, farm, output).await,
         ClusterCommand::DryRun { spec, farm } => dry_run(spec, farm, output).await,
         ClusterCommand::List { farm } => list(farm, output).await,
         ClusterCommand::Show { name, farm } => {
@@ -40,14 +40,8 @@ pub(crate) async fn cluster(command: ClusterCommand, output: Output) -> Result<u
     }
 }
 
-async fn create(
-    args: ClusterSpecArgs,
-    workers: u32,
-    adapt: Option<AdaptArgs>,
-    farm: FarmArgs,
-    output: Output,
-) -> Result<u8, Report> {
-    let scale = adapt.map_or(Scale::Fixed(workers), |adapt| adapt.scale());
+async fn create(args: ClusterSpecArgs, workers: u32, farm: FarmArgs, output: Output) -> Result<u8, Report> {
+    let scale = Scale::Fixed(workers);
     let client = connect(&farm).await?;
     let name = match args.name.clone() {
         Some(name) => name,
@@ -166,7 +160,7 @@ fn show(status: &ClusterStatus, output: Output) -> Result<u8, Report> {
     }
     let mut lines = vec![format!("cluster {}{}", status.name(), if status.stopping { ", stopping" } else { "" })];
     if let Some(spec) = &status.spec {
-        let mut worker = format!("{} cores", spec.cores);
+        let mut worker = format!("{} {}", spec.cores, if spec.cores == 1 { "core" } else { "cores" });
         worker.extend(spec.memory.map(|memory| format!(", {}", HumanBytes(memory))));
         worker.extend(spec.time_s.map(|time| format!(", for {}", age(time))));
         lines.push(format!("  provider   {}", spec.provider.as_str()));

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use farm_client::exit_codes;
 use farm_client::home::Home;
@@ -156,6 +157,14 @@ impl Drop for Scratch {
     }
 }
 
+/// How long the SLURM job may stay that this process is of, as far as it says so. Both ends are by the same clock, which
+/// need not be this host's.
+fn time_of_job() -> Option<Duration> {
+    let seconds = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let (start, end) = (seconds("SLURM_JOB_START_TIME")?, seconds("SLURM_JOB_END_TIME")?);
+    end.checked_sub(start).map(Duration::from_secs)
+}
+
 async fn run_worker(args: WorkerArgs) -> Result<u8, Report> {
     let scratch = args.scratch.map(Scratch);
     let owner_gone = owner_gone(args.part);
@@ -183,11 +192,12 @@ async fn run_worker(args: WorkerArgs) -> Result<u8, Report> {
     let mut options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
     options.wait = args.wait;
     options.grace = args.grace;
+    options.stay = args.time.into_iter().chain(time_of_job()).min();
     tokio::select! {
         result = agent::run(&ticket, options) => result?,
         () = owner_gone => {
             // What the dropped agent leaves undone, its slots' ends and its goodbye to the scheduler, takes a moment.
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
     Ok(exit_codes::OK)

@@ -15,11 +15,15 @@ use farm_client::modules::LoadedModule;
 use farm_client::results::Format;
 use farm_host::artefact::{ArtefactError, Cache, Compiler};
 use farm_host::program::{self, ProgramOptions};
-use farm_host::slot::{Arguments, JobSetup, LocalError, LocalOptions, LocalOutcome, SlotCommand, run_locally};
+use farm_host::secrets::{SecretError, SecretFolder};
+use farm_host::slot::{
+    Arguments, JobFolders, JobSetup, LocalError, LocalOptions, LocalOutcome, SlotCommand, run_locally,
+};
 use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::JobId;
 use farm_proto::job::{Args, Counts, JobState, JobStatus, ModuleKind, Profile, StdoutMode};
 use farm_proto::message::Batch;
+use farm_proto::secret::Secrets;
 
 use super::exe;
 use super::job;
@@ -40,7 +44,9 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<u8, Report> {
             .hint("leave out --args and --range for that; inputs of functions are given with --input NAME=PATH"));
     }
     let job = job::read(&module, &args.args, &args.task)?;
+    let files = job::output_folder(&args.task)?;
     let delivery = Delivery::new(&args.results, job.spec.module.result, output, (job.arguments.count(), false))?;
+    let delivery = delivery.with_files(files);
     block_on(run_tasks(&job, delivery, &home))
 }
 
@@ -75,6 +81,8 @@ fn for_tasks_only(args: &RunArgs) -> Option<&'static str> {
         ("--max-result", task.max_result.is_some()),
         ("--max-output", task.max_output.is_some()),
         ("--input", !task.input.is_empty()),
+        ("--secret", !task.secret.is_empty()),
+        ("--output-dir", task.output_dir.is_some()),
         ("--stdout", task.stdout != StdoutMode::Text),
         ("--ok-exit", task.ok_exit != [0]),
         ("--retries", task.retries > 0),
@@ -113,9 +121,17 @@ impl From<ArtefactError> for Report {
 
 async fn run_tasks(job: &Job, mut delivery: Delivery, home: &Home) -> Result<u8, Report> {
     let (artefact, _prepared) = compile(&job.module, job.spec.profile, home).await?;
-    let inputs = lay_out(&job.inputs)?;
-    let inputs_path = inputs.as_ref().map(|folder| folder.path().to_owned());
-    let setup = JobSetup::new(JobId(1), &job.spec, artefact, inputs_path);
+    let inputs = lay_out(&job.inputs, &job.spec.mounts.folders)?;
+    let outputs = job.spec.mounts.outputs.map(|_| tempfile::tempdir()).transpose();
+    let outputs = outputs.map_err(|error| Report::internal("cannot make a folder for /out").because(&error))?;
+    let secrets = lay_out_secrets(&job.secrets)?;
+    let path = |folder: &tempfile::TempDir| folder.path().to_owned();
+    let folders = JobFolders {
+        inputs: inputs.as_ref().map(path),
+        outputs: outputs.as_ref().map(path),
+        secrets: secrets.as_ref().map(|folder| folder.path().to_owned()),
+    };
+    let setup = JobSetup::new(JobId(1), &job.spec, artefact, folders);
     let options = LocalOptions {
         retries: job.spec.retries,
         ..LocalOptions::new(SlotCommand { exe: exe()?, args: vec!["slot".into()] })
@@ -178,7 +194,9 @@ impl Run<'_> {
             fetch_ns: 0,
             compile_ns: 0,
         };
-        if let Err(error) = delivery.batch(batch, value.finish()) {
+        let files = outcome.captured.map(|captured| captured.files.as_slice()).zip(outcome.files);
+        let copied = files.map_or(Ok(()), |(files, from)| delivery.copy(index, files, from));
+        if let Err(error) = copied.and_then(|()| delivery.batch(batch, value.finish())) {
             self.error = Some(error);
             return false;
         }
@@ -217,13 +235,29 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
 }
 
+/// A folder with the secrets, as a worker makes it.
+fn lay_out_secrets(secrets: &Secrets) -> Result<Option<SecretFolder>, Report> {
+    if secrets.is_empty() {
+        return Ok(None);
+    }
+    let make = || {
+        let folder = SecretFolder::new()?;
+        secrets.iter().try_for_each(|(name, value)| folder.write(name, value))?;
+        Ok(folder)
+    };
+    make().map(Some).map_err(|error: SecretError| Report::internal(error.to_string()))
+}
+
 /// A folder with the inputs under their names, as a worker makes it: the sandbox follows no link out of it.
-fn lay_out(inputs: &[InputFile]) -> Result<Option<tempfile::TempDir>, Report> {
-    if inputs.is_empty() {
+fn lay_out(inputs: &[InputFile], folders: &[String]) -> Result<Option<tempfile::TempDir>, Report> {
+    if inputs.is_empty() && folders.is_empty() {
         return Ok(None);
     }
     let cannot = |error: io::Error| Report::internal("cannot lay out the inputs").because(&error);
     let folder = tempfile::tempdir().map_err(cannot)?;
+    for empty in folders {
+        fs::create_dir_all(folder.path().join(empty)).map_err(cannot)?;
+    }
     for file in inputs {
         let path = folder.path().join(&file.input.path);
         fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/"))).map_err(cannot)?;

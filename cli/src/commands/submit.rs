@@ -6,6 +6,7 @@ use farm_client::client::{Client, ClientError};
 use farm_client::exit_codes;
 use farm_client::home::Home;
 use farm_client::launch::{LocalFarm, StandingFarm, Workers, cores};
+use farm_client::outputs::OutputFolder;
 use farm_proto::ids::JobId;
 use farm_proto::job::JobStatus;
 use farm_proto::ticket::Ticket;
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use super::plan::{Plan, Started};
 use super::watch::{Delivery, follow, tell_cause};
-use super::{dial, exe, find_farm, print, print_json, tell};
+use super::{dial, exe, find_farm, job, print, print_json, tell};
 use crate::cli::{Output, SubmitArgs};
 use crate::report::Report;
 
@@ -23,13 +24,14 @@ const CANCEL: Duration = Duration::from_secs(3);
 pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Report> {
     let home = Home::from_env();
     let plan = Plan::read(&args, &home)?;
+    let files = job::output_folder(&args.task)?;
     let Some(dialer) = find_farm(&args.farm, &home)? else {
         if args.detach || plan.needs_a_job() {
             let what =
                 if args.detach { "--detach needs a farm that stays" } else { "no farm is up that has earlier jobs" };
             return Err(Report::new(exit_codes::UNREACHABLE, what).hint("`farm up` starts one here"));
         }
-        return on_own_farm(plan, &args, output, &home).await;
+        return on_own_farm(plan, files, &args, output, &home).await;
     };
     if args.workers.is_some() {
         tell("note: --workers is for a farm that is made for one job; this job goes to the one that is there");
@@ -37,10 +39,15 @@ pub(crate) async fn submit(args: SubmitArgs, output: Output) -> Result<u8, Repor
     let client = dial(dialer).await?;
     let started = plan.start(&client, !args.detach).await?;
     if args.detach {
-        return detached(started.watch.job(), output);
+        let job = started.watch.job();
+        if let Some(files) = files.filter(|_| output == Output::Text) {
+            let folder = files.path().display();
+            tell(&format!("note: `farm job fetch {job} --to {folder}` fetches what its tasks leave in /out"));
+        }
+        return detached(job, output);
     }
     let Started { jobs, mut watch, encoding, tasks, is_reduced } = started;
-    let mut delivery = Delivery::new(&args.results, encoding, output, (tasks, is_reduced))?;
+    let mut delivery = Delivery::new(&args.results, encoding, output, (tasks, is_reduced))?.with_files(files);
     tokio::select! {
         status = follow(&client, &mut watch, &mut delivery, &jobs) => finish(&client, delivery, &status?).await,
         () = interrupted() => interrupt(&client, &jobs, &delivery).await,
@@ -57,7 +64,13 @@ pub(super) fn detached(job: JobId, output: Output) -> Result<u8, Report> {
 }
 
 /// Runs the job on a farm that is made for it and goes with it.
-async fn on_own_farm(plan: Plan, args: &SubmitArgs, output: Output, home: &Home) -> Result<u8, Report> {
+async fn on_own_farm(
+    plan: Plan,
+    files: Option<OutputFolder>,
+    args: &SubmitArgs,
+    output: Output,
+    home: &Home,
+) -> Result<u8, Report> {
     let size = Workers::on_this_machine(args.workers);
     warn_if_too_many(size);
     if output == Output::Text {
@@ -73,7 +86,7 @@ async fn on_own_farm(plan: Plan, args: &SubmitArgs, output: Output, home: &Home)
     let mut farm = LocalFarm::start(&exe()?, size).await?;
     let ticket = farm.admin.clone();
     let result = tokio::select! {
-        result = run_on(&ticket, plan, args, output) => result,
+        result = run_on(&ticket, plan, files, args, output) => result,
         error = farm.failure() => Err(error.into()),
         () = interrupted() => {
             tell("interrupted: ending the farm of this job");
@@ -84,11 +97,17 @@ async fn on_own_farm(plan: Plan, args: &SubmitArgs, output: Output, home: &Home)
     result
 }
 
-async fn run_on(ticket: &Ticket, plan: Plan, args: &SubmitArgs, output: Output) -> Result<u8, Report> {
+async fn run_on(
+    ticket: &Ticket,
+    plan: Plan,
+    files: Option<OutputFolder>,
+    args: &SubmitArgs,
+    output: Output,
+) -> Result<u8, Report> {
     // Nobody brings back the scheduler of such a farm.
     let client = Client::connect(ticket, None).await?.with_patience(Duration::ZERO);
     let Started { jobs, mut watch, encoding, tasks, is_reduced } = plan.start(&client, true).await?;
-    let mut delivery = Delivery::new(&args.results, encoding, output, (tasks, is_reduced))?;
+    let mut delivery = Delivery::new(&args.results, encoding, output, (tasks, is_reduced))?.with_files(files);
     let status = follow(&client, &mut watch, &mut delivery, &jobs).await?;
     finish(&client, delivery, &status).await
 }

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use farm_client::client::{Client, ClientError, Update, Watch};
 use farm_client::exit_codes;
+use farm_client::outputs::{Fetched, OutputFolder};
 use farm_client::results::{FailureGroups, Format, ResultWriter};
 use farm_link::failpoint;
 use farm_proto::columns::Columns;
 use farm_proto::ids::JobId;
 use farm_proto::job::{JobState, JobStatus, ResultEncoding};
 use farm_proto::message::Batch;
-use farm_proto::outcome::FailureKind;
+use farm_proto::outcome::{FailureKind, OutputFile};
+use farm_proto::why::Cause;
 use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::json;
 
+use super::fetch::summary;
 use super::progress::Bar;
-use super::{show, tell};
+use super::{show, tell, why};
 use crate::cli::{Output, ResultArgs};
 use crate::report::Report;
 
@@ -31,6 +34,8 @@ pub(super) struct Delivery {
     failures: FailureGroups,
     /// For `--output json`: the first failures as they are.
     told: Vec<serde_json::Value>,
+    /// Where the files go that tasks left, and what has come.
+    files: Option<(OutputFolder, Fetched)>,
     pub(super) bar: Bar,
 }
 
@@ -117,8 +122,32 @@ impl Delivery {
             format: results.format,
             failures: FailureGroups::default(),
             told: Vec::new(),
+            files: None,
             bar: Bar::new(tasks),
         })
+    }
+
+    /// Has the files of tasks brought to a folder as well.
+    #[must_use]
+    pub(super) fn with_files(mut self, folder: Option<OutputFolder>) -> Self {
+        self.files = folder.map(|folder| (folder, Fetched::default()));
+        self
+    }
+
+    /// Fetches the files of some outcomes.
+    async fn fetch(&mut self, client: &Client, batch: &Batch) -> Result<(), Report> {
+        if let Some((folder, sum)) = &mut self.files {
+            *sum += folder.fetch(client, batch, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies the files of one task, which are in a folder here.
+    pub(super) fn copy(&mut self, task: u64, files: &[OutputFile], from: &Path) -> Result<(), Report> {
+        if let Some((folder, sum)) = &mut self.files {
+            *sum += folder.copy(task, files, from)?;
+        }
+        Ok(())
     }
 
     /// Takes one batch. Whoever reads line by line gets it at once.
@@ -158,6 +187,11 @@ impl Delivery {
             sink.flush()?;
         }
         sink.finish()?;
+        if let Some((folder, sum)) = &self.files
+            && self.output == Output::Text
+        {
+            tell(&summary(sum, &folder.path().display().to_string()));
+        }
         Ok(conclude(status, &self.failures, self.output))
     }
 }
@@ -214,6 +248,7 @@ pub(super) async fn follow(
     delivery: &mut Delivery,
     jobs: &[JobId],
 ) -> Result<JobStatus, Report> {
+    let patient = client;
     // What is asked on the way must not wait for a scheduler that is away: the watch does that.
     let client = client.clone().with_patience(Duration::ZERO);
     let has_others = jobs.len() > 1;
@@ -233,13 +268,16 @@ pub(super) async fn follow(
                 }
                 if !is_explained && since_glance >= PATIENCE {
                     since_glance = Duration::ZERO;
-                    is_explained = unless_away(explain(&client, delivery).await)?.unwrap_or(false);
+                    is_explained = unless_away(explain(&client, watch.job(), delivery).await)?.unwrap_or(false);
                 }
                 continue;
             }
         };
         match update {
-            Some(Update::Results { batch, results, .. }) => delivery.batch(batch, results)?,
+            Some(Update::Results { batch, results, .. }) => {
+                delivery.fetch(patient, &batch).await?;
+                delivery.batch(batch, results)?;
+            }
             Some(Update::Status(status)) => last = Some(status),
             Some(Update::Reconnecting { patience, .. }) => {
                 is_away = true;
@@ -336,7 +374,15 @@ async fn glance(client: &Client, jobs: &[JobId], delivery: &mut Delivery) -> Res
 }
 
 /// Says why nothing happens, if that is so. Whether it was said.
-async fn explain(client: &Client, delivery: &Delivery) -> Result<bool, ClientError> {
+async fn explain(client: &Client, job: JobId, delivery: &Delivery) -> Result<bool, ClientError> {
+    let waits = client.why(job, None).await?.groups.into_iter().find_map(|group| match group.cause {
+        Cause::Secrets { names } => Some(names),
+        _ => None,
+    });
+    if let Some(names) = waits {
+        delivery.bar.line(&format!("job {job} waits for {}", why::secrets(job, &names)));
+        return Ok(true);
+    }
     let is_alone = client.farm().await?.workers.is_empty();
     if is_alone {
         delivery.bar.line("no worker is connected: the job waits for one; Ctrl-C gives up");

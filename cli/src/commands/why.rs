@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use farm_client::exit_codes;
-use farm_proto::ids::WorkerId;
+use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::JobState;
 use farm_proto::why::{Account, Cause, Why, WhyGroup};
 use indicatif::HumanCount;
@@ -41,6 +41,7 @@ fn cause_in_json(cause: &Cause) -> Value {
         Cause::Storing => json!({"cause": "storing"}),
         Cause::After { job } => json!({"cause": "after", "job": job.0}),
         Cause::Input { job, first, end } => json!({"cause": "input", "job": job.0, "first": first, "end": end}),
+        Cause::Secrets { names } => json!({"cause": "secrets", "names": names}),
         Cause::NoWorker { cluster, coming, short } => {
             json!({"cause": "no-worker", "cluster": cluster, "coming": coming, "short": short})
         }
@@ -95,7 +96,7 @@ fn describe(why: &Why) -> String {
         let _ = writeln!(text, "no task of job {} waits for anything: its end is being stored", why.job);
     }
     for group in &why.groups {
-        let _ = writeln!(text, "{} {}", subject(why, group), predicate(group));
+        let _ = writeln!(text, "{} {}", subject(why, group), predicate(why, group));
         if let Cause::Ended { account: Some(account), .. } = &group.cause {
             text.push_str(&table(account));
         }
@@ -119,7 +120,7 @@ fn subject(why: &Why, group: &WhyGroup) -> String {
     }
 }
 
-fn predicate(group: &WhyGroup) -> String {
+fn predicate(why: &Why, group: &WhyGroup) -> String {
     let is_one = group.count == 1;
     let waits = if is_one { "waits for" } else { "wait for" };
     let worker = |id: &WorkerId, name: &str| format!("worker {id} ({name})");
@@ -135,6 +136,7 @@ fn predicate(group: &WhyGroup) -> String {
         Cause::Input { job, first, .. } => {
             format!("{waits} results of job {job}; the first of them for that of its task {first}")
         }
+        Cause::Secrets { names } => format!("{waits} {}", secrets(why.job, names)),
         Cause::NoWorker { cluster, coming, short } => {
             let mut text = format!("{waits} a worker: none of cluster {cluster} is connected that takes work");
             if *coming > 0 {
@@ -175,6 +177,14 @@ fn predicate(group: &WhyGroup) -> String {
             format!("{have} no outcome: the job ended before")
         }
     }
+}
+
+/// What is to be done about secrets that are not there.
+pub(super) fn secrets(job: JobId, names: &[String]) -> String {
+    let (word, are, them) = if names.len() == 1 { ("secret", "is", "it") } else { ("secrets", "are", "them") };
+    let files = names.iter().map(|name| format!(" {name}=FILE")).collect::<String>();
+    let names = names.join(", ");
+    format!("{word} {names}, which {are} not there: give {them} again with `farm secret update {job}{files}`")
 }
 
 /// What goes first, and what it takes.
@@ -229,8 +239,6 @@ fn time(nanoseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use farm_proto::ids::JobId;
-
     use super::*;
 
     fn why(state: JobState, groups: &[(u64, u64, Cause)]) -> Why {
@@ -263,6 +271,12 @@ mod tests {
         assert_eq!(
             text(2, 1, input),
             "task 2 of job 7 waits for its arguments, the results of tasks 32 to 47 of job 6\n"
+        );
+        let secrets = Cause::Secrets { names: vec!["A".into(), "B".into()] };
+        assert_eq!(
+            text(0, 5, secrets),
+            "5 tasks of job 7 (the first is 0) wait for secrets A, B, which are not there: give them again with `farm \
+             secret update 7 A=FILE B=FILE`\n"
         );
         assert_eq!(describe(&why(JobState::Done, &[])), "job 7 is done: every task has an outcome\n");
     }

@@ -12,12 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use farm_link::LinkError;
 use farm_link::dial::Link;
+use farm_link::upload::{self, UploadError};
 use farm_proto::ids::Digest;
 use farm_proto::message::{Open, Request, RequestError, Response};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 /// How long a connection takes, at most, to be seen as lost when one of its streams has broken off.
 const END_OF_CONNECTION: Duration = Duration::from_secs(1);
+/// How long after a failed upload it is tried again on the same connection.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Files that are brought to the scheduler side by side.
+const PARALLEL_UPLOADS: usize = 8;
 
 /// Why there is no blob.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +45,14 @@ pub(super) struct Blobs {
     link: watch::Receiver<Option<Link>>,
     /// Those that have been asked for. Whoever asks for one that is on its way waits for it.
     known: Mutex<HashMap<Digest, Arc<OnceCell<PathBuf>>>>,
+    /// For files on their way to the scheduler.
+    uploads: Semaphore,
 }
 
 impl Blobs {
     /// Blobs in `folder`, which is there and which nobody else writes to; what it lacks comes over `link`.
     pub(super) fn new(folder: PathBuf, link: watch::Receiver<Option<Link>>) -> Self {
-        Self { folder, link, known: Mutex::default() }
+        Self { folder, link, known: Mutex::default(), uploads: Semaphore::new(PARALLEL_UPLOADS) }
     }
 
     /// Whether a blob is there, so that [`Self::get`] need not fetch it.
@@ -76,18 +83,52 @@ impl Blobs {
         Ok(path.clone())
     }
 
-    async fn make(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
+    /// Brings a file to the scheduler. Waits for a connection, and for a scheduler that has no room.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is not what it was, or is refused for good.
+    pub(super) async fn put(&self, path: &Path, digest: Digest, size: u64) -> Result<(), UploadError> {
+        let Ok(_permit) = self.uploads.acquire().await else {
+            return std::future::pending().await;
+        };
+        let mut is_second = false;
+        loop {
+            let link = self.open_link().await;
+            let mut file = tokio::fs::File::open(path).await.map_err(UploadError::Source)?;
+            match upload::put(&link, digest, size, &mut file).await {
+                Ok(_) => return Ok(()),
+                // What another had begun, as whoever else's, was not the beginning of this.
+                Err(UploadError::Refused(RequestError::WrongDigest)) if !is_second => is_second = true,
+                Err(
+                    error @ (UploadError::Link(_)
+                    | UploadError::Refused(RequestError::Storage(_) | RequestError::ShuttingDown)),
+                ) => {
+                    tracing::debug!(digest = digest.short(), %error, "a file of a task waits");
+                    let _ = tokio::time::timeout(AGAIN, link.connection.closed()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next connection that is open.
+    async fn open_link(&self) -> Link {
         let mut current = self.link.clone();
+        let is_open = |link: &Option<Link>| matches!(link, Some(link) if link.connection.close_reason().is_none());
+        match current.wait_for(is_open).await.map(|link| link.clone()) {
+            Ok(Some(link)) => link,
+            // The agent ends, and with it whoever waits for this.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn make(&self, digest: Digest, size: u64) -> Result<PathBuf, BlobError> {
         loop {
             if self.has(digest, size) {
                 return Ok(self.path(digest));
             }
-            let is_open = |link: &Option<Link>| matches!(link, Some(link) if link.connection.close_reason().is_none());
-            let link = match current.wait_for(is_open).await.map(|link| link.clone()) {
-                Ok(Some(link)) => link,
-                // The agent ends, and with it whoever waits for this.
-                Ok(None) | Err(_) => std::future::pending().await,
-            };
+            let link = self.open_link().await;
             match self.fetch(&link, digest, size).await {
                 Err(BlobError::Link { digest, source }) => {
                     // Only the connection's end is worth another try; a stream's own is not.

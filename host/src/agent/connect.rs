@@ -64,6 +64,8 @@ pub(super) enum Step {
 pub(super) struct Connector {
     dialer: Dialer,
     hello: WorkerHello,
+    /// When this worker will be gone, if that is known.
+    ends: Option<Instant>,
     /// For how long it is tried.
     wait: Duration,
     /// Since when there is no connection, or none that lasts.
@@ -91,10 +93,16 @@ enum Done {
 
 impl Connector {
     /// Begins to dial. Later on, it is dialled again for at most `wait` after each loss.
-    pub(super) fn new(ticket: &Ticket, identities: Option<&Path>, hello: WorkerHello, wait: Duration) -> Self {
+    pub(super) fn new(
+        ticket: &Ticket,
+        identities: Option<&Path>,
+        (hello, ends): (WorkerHello, Option<Instant>),
+        wait: Duration,
+    ) -> Self {
         let mut connector = Self {
             dialer: Dialer::new(ticket.clone(), identities),
             hello,
+            ends,
             wait,
             away_since: Instant::now(),
             connected: None,
@@ -194,7 +202,10 @@ impl Connector {
     /// Says hello on a connection. `comes_back` if there was another before.
     pub(super) fn greet(&mut self, link: Link, resume: Resume, comes_back: bool) {
         self.greeting = Some(link.clone());
-        self.step.spawn(greet(link, self.hello.clone(), resume, comes_back));
+        let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()).as_millis());
+        let ends_in_ms = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
+        let hello = WorkerHello { ends_in_ms, ..self.hello.clone() };
+        self.step.spawn(greet(link, hello, resume, comes_back));
     }
 
     /// There is no connection any more, or still none: dials again, after a pause.

@@ -74,6 +74,9 @@ pub struct AgentOptions {
     pub wait: Duration,
     /// How long running tasks may go on in a worker that is told to leave.
     pub grace: Duration,
+    /// How long the worker may stay, counted from its start: it tells the scheduler, and leaves in time. A span, as the
+    /// clocks of a site differ.
+    pub stay: Option<Duration>,
 }
 
 impl AgentOptions {
@@ -100,6 +103,7 @@ impl AgentOptions {
             slot,
             wait: Self::WAIT,
             grace: Self::GRACE,
+            stay: None,
         })
     }
 }
@@ -151,6 +155,7 @@ fn hello(options: &AgentOptions) -> WorkerHello {
         pid: std::process::id(),
         slots: options.slots.max(1) as u32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        // Said anew on each connection.
         ends_in_ms: None,
         // A `RandomState` is seeded at random.
         incarnation: RandomState::new().build_hasher().finish(),

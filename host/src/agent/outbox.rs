@@ -4,12 +4,21 @@
 //! A connection may be lost at any time, and the scheduler with it. So an answer is kept until the scheduler says that
 //! its effects are on disk ([`SchedulerControl::Stored`](farm_proto::message::SchedulerControl::Stored)), and on the next
 //! connection it is sent again, before anything newer.
+//!
+//! Outcomes of tasks that left files are held back until the scheduler has these, and then come behind what was not. A
+//! connection that was lost may have been the scheduler's that had them: on the next one, they are offered again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use farm_proto::ids::JobId;
+use farm_proto::columns::{Columns, ColumnsBuilder};
+use farm_proto::ids::{Digest, JobId};
 use farm_proto::message::WorkerWork;
+use farm_proto::outcome::Failure;
+
+use crate::slot::KeptFolders;
 
 /// With so many bytes kept, nothing more is taken out of the slots, which then wait.
 const LIMIT: usize = 64 << 20;
@@ -22,6 +31,23 @@ struct Kept {
     job: JobId,
     message: WorkerWork,
     payload: Bytes,
+    /// Where the files are that its tasks left, by offset; removed when it is acknowledged.
+    files: Option<Arc<KeptFolders>>,
+}
+
+/// A file that the scheduler is to have before an outcome.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// Which of a batch's tasks left it.
+    pub(super) offset: u32,
+    /// Below `/out`.
+    pub(super) name: String,
+    /// `None` if there is no such file, whatever the slot says.
+    pub(super) path: Option<PathBuf>,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    /// Keeps the file.
+    _files: Arc<KeptFolders>,
 }
 
 /// The scheduler acknowledged more than it was sent.
@@ -31,6 +57,9 @@ pub(super) struct NeverSent;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     kept: VecDeque<Kept>,
+    /// Those whose files are on their way, by a number.
+    held: BTreeMap<u64, Kept>,
+    next_number: u64,
     /// How many of `kept` have been sent on this connection.
     sent: usize,
     /// How many messages of this connection have been acknowledged, and are not kept any more.
@@ -41,7 +70,53 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn push(&mut self, job: JobId, message: WorkerWork, payload: Bytes) {
         self.bytes += size(&message, &payload);
-        self.kept.push_back(Kept { job, message, payload });
+        self.kept.push_back(Kept { job, message, payload, files: None });
+    }
+
+    /// Holds an answer back until its files have been brought to the scheduler: the number by which it is
+    /// [released](Self::release).
+    pub(super) fn hold(&mut self, job: JobId, message: WorkerWork, payload: Bytes, files: KeptFolders) -> u64 {
+        self.bytes += size(&message, &payload);
+        self.hold_kept(Kept { job, message, payload, files: Some(Arc::new(files)) })
+    }
+
+    fn hold_kept(&mut self, kept: Kept) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.held.insert(number, kept);
+        number
+    }
+
+    /// The files that go before an answer.
+    pub(super) fn uploads(&self, number: u64) -> Vec<Upload> {
+        let Some(Kept { message: WorkerWork::Results { batch, .. }, files: Some(files), .. }) = self.held.get(&number)
+        else {
+            return Vec::new();
+        };
+        let of_task = |offset: u32| files.iter().find(|(at, _)| *at == offset).map(|(_, folder)| folder.path());
+        let listed =
+            batch.captured.iter().flat_map(|(offset, captured)| captured.files.iter().map(|file| (*offset, file)));
+        let uploads = listed.map(|(offset, file)| Upload {
+            offset,
+            name: file.path.clone(),
+            path: of_task(offset).filter(|_| farm_proto::job::is_below(&file.path)).map(|path| path.join(&file.path)),
+            digest: file.digest,
+            size: file.size,
+            _files: Arc::clone(files),
+        });
+        uploads.collect()
+    }
+
+    /// The scheduler has the files of an answer, but for those of the tasks that fail because of that. Nothing happens if
+    /// the answer is not held back any more.
+    pub(super) fn release(&mut self, number: u64, failures: Vec<(u32, Failure)>) {
+        let Some(mut kept) = self.held.remove(&number) else {
+            return;
+        };
+        self.bytes -= size(&kept.message, &kept.payload);
+        fail(&mut kept, failures);
+        self.bytes += size(&kept.message, &kept.payload);
+        self.kept.push_back(kept);
     }
 
     /// The next message for this connection.
@@ -62,12 +137,12 @@ impl Outbox {
 
     /// Whether everything has been acknowledged.
     pub(super) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_empty() && self.held.is_empty()
     }
 
     /// How many messages are kept.
     pub(super) fn len(&self) -> usize {
-        self.kept.len()
+        self.kept.len() + self.held.len()
     }
 
     /// The effects of the first `messages` messages of this connection are on disk.
@@ -88,28 +163,62 @@ impl Outbox {
         Ok(())
     }
 
-    /// Another connection begins: everything is sent again, but for the answers that nobody wants any more.
-    pub(super) fn restart(&mut self, is_wanted: impl Fn(JobId) -> bool) {
+    /// Another connection begins: everything is sent again, but for the answers that nobody wants any more. Gives the
+    /// numbers of those that are held back now and were not before.
+    #[must_use]
+    pub(super) fn restart(&mut self, is_wanted: impl Fn(JobId) -> bool) -> Vec<u64> {
         self.kept.retain(|kept| is_wanted(kept.job));
-        self.bytes = self.kept.iter().map(|kept| size(&kept.message, &kept.payload)).sum();
+        self.held.retain(|_, kept| is_wanted(kept.job));
+        let (with_files, others) = self.kept.drain(..).partition::<Vec<_>, _>(|kept| kept.files.is_some());
+        self.kept = others.into();
+        let held = with_files.into_iter().map(|kept| self.hold_kept(kept)).collect();
+        self.bytes = self.all().map(|kept| size(&kept.message, &kept.payload)).sum();
         self.sent = 0;
         self.acknowledged = 0;
+        held
     }
 
-    /// What is kept, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &WorkerWork)> {
-        self.kept.iter().map(|kept| (kept.job, &kept.message))
+    fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().chain(self.held.values())
     }
+
+    /// What is kept, in order; then what is held back.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &WorkerWork)> {
+        self.all().map(|kept| (kept.job, &kept.message))
+    }
+}
+
+/// Makes failures of some outcomes of a batch.
+fn fail(kept: &mut Kept, failures: Vec<(u32, Failure)>) {
+    let WorkerWork::Results { batch, .. } = &mut kept.message else { return };
+    if failures.is_empty() {
+        return;
+    }
+    let Ok(results) = Columns::decode(batch.count.into(), kept.payload.clone()) else { return };
+    let mut failed: BTreeMap<u32, Failure> = std::mem::take(&mut batch.failures).into_iter().collect();
+    for (offset, failure) in failures {
+        failed.entry(offset).or_insert(failure);
+    }
+    let mut values = ColumnsBuilder::new();
+    for (value, offset) in results.iter().zip(0..) {
+        values.push(if failed.contains_key(&offset) { &[] } else { value });
+    }
+    kept.payload = values.finish().encode();
+    for (_, captured) in batch.captured.iter_mut().filter(|(offset, _)| failed.contains_key(offset)) {
+        captured.files.clear();
+    }
+    batch.captured.retain(|(_, captured)| !captured.is_empty() || captured.truncated);
+    batch.failures = failed.into_iter().collect();
 }
 
 fn size(message: &WorkerWork, payload: &Bytes) -> usize {
     let words = match message {
         WorkerWork::Results { batch, .. } => {
             let failures = batch.failures.iter().map(|(_, failure)| OVERHEAD + failure.message.len());
-            let captured = batch
-                .captured
-                .iter()
-                .map(|(_, captured)| OVERHEAD + captured.stdout.len() + captured.stderr.len() + captured.log.len());
+            let captured = batch.captured.iter().map(|(_, captured)| {
+                let files = captured.files.iter().map(|file| OVERHEAD + file.path.len()).sum::<usize>();
+                OVERHEAD + captured.stdout.len() + captured.stderr.len() + captured.log.len() + files
+            });
             failures.chain(captured).sum()
         }
         WorkerWork::Lost { message, .. } => message.len(),
@@ -121,6 +230,8 @@ fn size(message: &WorkerWork, payload: &Bytes) -> usize {
 #[cfg(test)]
 mod tests {
     use farm_proto::ids::LeaseId;
+    use farm_proto::message::Batch;
+    use farm_proto::outcome::{Captured, FailureKind, OutputFile};
 
     use super::*;
 
@@ -142,7 +253,7 @@ mod tests {
         assert_eq!(outbox.stored(2), Ok(()));
         assert_eq!(outbox.stored(1), Ok(()));
         outbox.push(JobId(1), message(5), Bytes::new());
-        outbox.restart(|_| true);
+        let _ = outbox.restart(|_| true);
         assert_eq!(unsent(&mut outbox), [2, 3, 4, 5].map(message));
         // Counted anew.
         assert_eq!(outbox.stored(1), Ok(()));
@@ -150,6 +261,48 @@ mod tests {
         assert_eq!(outbox.stored(4), Ok(()));
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes, 0);
+    }
+
+    #[test]
+    fn answers_with_files_wait_for_them() {
+        let captured = |path: &str| Captured {
+            files: vec![OutputFile { path: path.to_owned(), digest: Digest::of(b"x"), size: 1 }],
+            ..Captured::default()
+        };
+        let batch = Batch {
+            first: 7,
+            count: 3,
+            failures: Vec::new(),
+            captured: vec![(1, captured("a")), (2, captured("../b"))],
+            run_ns: 0,
+            fetch_ns: 0,
+            compile_ns: 0,
+        };
+        let mut values = ColumnsBuilder::new();
+        [b"1", b"2", b"3"].into_iter().for_each(|value| values.push(value));
+        let results = WorkerWork::Results { lease: LeaseId(1), batch };
+        let mut outbox = Outbox::default();
+        let number = outbox.hold(JobId(1), results, values.finish().encode(), Vec::new());
+        outbox.push(JobId(1), message(0), Bytes::new());
+        assert_eq!(unsent(&mut outbox), [message(0)]);
+        assert_eq!((outbox.len(), outbox.iter().count()), (2, 2));
+        let uploads = outbox.uploads(number);
+        assert_eq!(uploads.iter().map(|upload| upload.offset).collect::<Vec<_>>(), [1, 2]);
+        assert!(uploads.iter().all(|upload| upload.path.is_none()), "no folder came with it");
+        outbox.release(number, vec![(2, Failure::new(FailureKind::BadOutput, "gone"))]);
+        outbox.release(number, Vec::new());
+        let Some((WorkerWork::Results { batch, .. }, payload)) = outbox.take_unsent() else { panic!("released") };
+        assert_eq!(batch.captured, [(1, captured("a"))]);
+        assert_eq!(batch.failures.len(), 1);
+        let values = Columns::decode(3, payload).unwrap();
+        assert_eq!(values.iter().collect::<Vec<_>>(), [&b"1"[..], b"2", b""]);
+        // The next scheduler may not have them.
+        let held = outbox.restart(|_| true);
+        assert_eq!(unsent(&mut outbox), [message(0)]);
+        outbox.release(held[0], Vec::new());
+        assert!(outbox.take_unsent().is_some());
+        assert_eq!(outbox.stored(2), Ok(()));
+        assert_eq!((outbox.bytes, outbox.is_empty()), (0, true));
     }
 
     #[test]
@@ -166,7 +319,7 @@ mod tests {
         let mut outbox = Outbox::default();
         (0..4).for_each(|first| outbox.push(JobId(first % 2), message(first), Bytes::from(vec![0; LIMIT / 4])));
         assert!(outbox.is_full());
-        outbox.restart(|job| job == JobId(1));
+        let _ = outbox.restart(|job| job == JobId(1));
         assert_eq!(unsent(&mut outbox), [1, 3].map(message));
         assert!(!outbox.is_full());
     }

@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use farm_link::identity::private_folder;
 use farm_proto::ids::{Digest, JobId};
-use farm_proto::job::{Input, JobSpec, Profile};
+use farm_proto::job::{Input, JobSpec, Profile, is_below};
 use farm_proto::outcome::{Failure, FailureKind};
 use farm_proto::why::Stage;
 use tempfile::TempDir;
@@ -15,6 +16,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::blobs::{BlobError, Blobs};
 use crate::artefact::{ArtefactError, Compiler};
+use crate::slot::JobFolders;
 
 /// What a job needs, once it is there.
 #[derive(Debug)]
@@ -22,6 +24,17 @@ pub(super) struct Prepared {
     pub(super) artefact: PathBuf,
     /// The folder that guests see at `/in`. It is removed with this value.
     pub(super) inputs: Option<TempDir>,
+    /// Where slots make the folders that guests see at `/out`.
+    pub(super) outputs: Option<PathBuf>,
+    /// Where its secrets are.
+    pub(super) secrets: Option<PathBuf>,
+}
+
+impl Prepared {
+    pub(super) fn folders(&self) -> JobFolders {
+        let inputs = self.inputs.as_ref().map(|inputs| inputs.path().to_owned());
+        JobFolders { inputs, outputs: self.outputs.clone(), secrets: self.secrets.clone() }
+    }
 }
 
 /// Why a job cannot be run here.
@@ -33,9 +46,11 @@ enum PrepareError {
     Artefact(#[from] ArtefactError),
     #[error("an input is to be called {0:?}, which is no path below a folder")]
     BadPath(String),
+    #[error("{0}")]
+    Secrets(String),
     #[error("two inputs want to be at {0:?}")]
     Twice(String),
-    #[error("cannot keep inputs in {path}: {source}", path = path.display())]
+    #[error("cannot keep inputs or outputs in {path}: {source}", path = path.display())]
     Inputs { path: PathBuf, source: io::Error },
 }
 
@@ -46,7 +61,7 @@ impl PrepareError {
             Self::BadPath(_) | Self::Twice(_) => FailureKind::BadArguments,
             // Not the job's fault. It fails all the same: on a worker that cannot do its part it would wait for ever,
             // and nobody would say why.
-            Self::Blob(_) | Self::Artefact(_) | Self::Inputs { .. } => FailureKind::WorkerLost,
+            Self::Blob(_) | Self::Artefact(_) | Self::Inputs { .. } | Self::Secrets(_) => FailureKind::WorkerLost,
         }
     }
 
@@ -56,7 +71,7 @@ impl PrepareError {
         match self {
             Self::Blob(BlobError::Store { source, .. }) | Self::Inputs { source, .. } => full(source),
             Self::Artefact(error) => matches!(error, ArtefactError::DiskFull { .. }),
-            Self::Blob(_) | Self::BadPath(_) | Self::Twice(_) => false,
+            Self::Blob(_) | Self::BadPath(_) | Self::Twice(_) | Self::Secrets(_) => false,
         }
     }
 }
@@ -83,26 +98,38 @@ pub(super) struct Preparer {
     worker: String,
     blobs: Blobs,
     compiler: Compiler,
-    /// Where folders of inputs are made. On one file system with the blobs, links save the copies.
+    /// Where folders of inputs and of outputs are made. On one file system with the blobs, links save the copies.
     folder: PathBuf,
     compiled: Mutex<HashMap<(Digest, Profile), Arc<Artefact>>>,
 }
 
 impl Preparer {
+    pub(super) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     pub(super) fn new(worker: String, blobs: Blobs, compiler: Compiler, folder: PathBuf) -> Self {
         Self { worker, blobs, compiler, folder, compiled: Mutex::default() }
     }
 
-    /// Fetches and compiles whatever of the job's is not there yet. `tell` is told when either begins.
+    /// Fetches and compiles whatever of the job's is not there yet; `secrets` is where these are, or why not. `tell` is told when either begins.
     ///
     /// # Errors
     ///
     /// A failure that ends the job, with the reason in words.
-    pub(super) async fn prepare(&self, job: JobId, spec: &JobSpec, tell: impl Fn(Stage)) -> Result<Prepared, Failure> {
+    pub(super) async fn prepare(
+        &self,
+        job: JobId,
+        spec: &JobSpec,
+        secrets: Result<Option<PathBuf>, String>,
+        tell: impl Fn(Stage),
+    ) -> Result<Prepared, Failure> {
         let result = async {
+            let secrets = secrets.map_err(PrepareError::Secrets)?;
             let artefact = self.artefact(spec, &tell).await?;
-            let inputs = self.inputs(job, &spec.inputs, &tell).await?;
-            Ok(Prepared { artefact, inputs })
+            let inputs = self.inputs(job, &spec.inputs, &spec.mounts.folders, &tell).await?;
+            let outputs = spec.mounts.outputs.is_some().then(|| self.outputs()).transpose()?;
+            Ok(Prepared { artefact, inputs, outputs, secrets })
         };
         result.await.map_err(|error: PrepareError| {
             let kind = error.kind();
@@ -156,13 +183,20 @@ impl Preparer {
         }
     }
 
+    fn outputs(&self) -> Result<PathBuf, PrepareError> {
+        let folder = self.folder.join("out");
+        private_folder(&folder).map_err(|source| PrepareError::Inputs { path: folder.clone(), source })?;
+        Ok(folder)
+    }
+
     async fn inputs(
         &self,
         job: JobId,
         inputs: &[Input],
+        folders: &[String],
         tell: &impl Fn(Stage),
     ) -> Result<Option<TempDir>, PrepareError> {
-        if inputs.is_empty() {
+        if inputs.is_empty() && folders.is_empty() {
             return Ok(None);
         }
         let cannot = |source| PrepareError::Inputs { path: self.folder.clone(), source };
@@ -170,6 +204,9 @@ impl Preparer {
             tempfile::Builder::new().prefix(&format!("job-{job}-")).tempdir_in(&self.folder).map_err(cannot)?;
         if inputs.iter().any(|input| !self.blobs.has(input.digest, input.size)) {
             tell(Stage::Fetching);
+        }
+        for empty in folders {
+            fs::create_dir_all(folder.path().join(below(empty)?)).map_err(cannot)?;
         }
         for input in inputs {
             let blob = self.blobs.get(input.digest, input.size).await?;
@@ -192,10 +229,7 @@ impl Preparer {
 
 /// A path from the network, if it leads to somewhere below the folder that it is joined to.
 fn below(path: &str) -> Result<&Path, PrepareError> {
-    let is_plain = !path.is_empty()
-        && !path.contains('\0')
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    let is_plain = is_below(path) && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     is_plain.then_some(Path::new(path)).ok_or_else(|| PrepareError::BadPath(path.to_owned()))
 }
 

@@ -1,6 +1,7 @@
 //! The agent's loop.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,10 @@ use farm_link::dial::Link;
 use farm_link::{LinkError, failpoint};
 use farm_proto::close;
 use farm_proto::ids::JobId;
+use farm_proto::job::JobSpec;
 use farm_proto::message::{SchedulerControl, SchedulerWork, WorkerControl, WorkerWork};
-use farm_proto::outcome::Failure;
+use farm_proto::outcome::{Failure, FailureKind};
+use farm_proto::secret::Secrets;
 use farm_proto::ticket::Ticket;
 use farm_proto::why::Stage;
 use tokio::sync::{mpsc, watch};
@@ -27,10 +30,13 @@ use super::streams::Streams;
 use super::work::{Effect, Tally, Work};
 use super::{AgentError, AgentOptions, hello};
 use crate::artefact::{Cache, Compiler};
+use crate::secrets::{SecretFolder, remove_orphans};
 use crate::slot::{Driver, Event, Order};
 
 /// As good as for ever: a day.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
+/// How long before its end a worker begins to leave, or a quarter of its time if that is less.
+const FAREWELL_TIME: Duration = Duration::from_secs(30);
 /// How long a worker that leaves waits, after its grace time, for the scheduler to acknowledge what was handed back.
 const LINGER: Duration = Duration::from_secs(3);
 /// How long it gives the link to deliver its last words.
@@ -43,6 +49,7 @@ pub(super) async fn run(
     folders: &Folders,
     signals: Signals,
 ) -> Result<(), AgentError> {
+    remove_orphans();
     let slots = options.slots.max(1);
     let (link, current_link) = watch::channel(None);
     let preparer = Preparer::new(
@@ -61,10 +68,14 @@ pub(super) async fn run(
         })
         .collect();
     let (tell_stage, stages) = mpsc::unbounded_channel();
+    // A time that no clock reaches is none.
+    let ends = options.stay.and_then(|stay| Instant::now().checked_add(stay));
     let mut agent = Agent {
+        ends,
+        leave_from: ends.zip(options.stay).map(|(ends, stay)| ends - FAREWELL_TIME.min(stay / 4)),
         work: Work::new(slots),
         outbox: Outbox::default(),
-        connector: Connector::new(ticket, options.identities.as_deref(), hello(options), options.wait),
+        connector: Connector::new(ticket, options.identities.as_deref(), (hello(options), ends), options.wait),
         session: None,
         connected_before: false,
         link,
@@ -74,6 +85,8 @@ pub(super) async fn run(
         preparing: JoinSet::new(),
         preparations: HashMap::new(),
         next_preparation: 0,
+        bringing: JoinSet::new(),
+        secrets: HashMap::new(),
         tell_stage,
         stages,
         signals,
@@ -82,7 +95,7 @@ pub(super) async fn run(
         drain: None,
     };
     let result = agent.run().await;
-    let Agent { session, connector, orders, from_slots, mut preparing, .. } = agent;
+    let Agent { session, connector, orders, from_slots, mut preparing, mut bringing, .. } = agent;
     let link = match session {
         Some(Session { link, streams, .. }) => {
             if let Ok(End::Drained) = result {
@@ -95,6 +108,7 @@ pub(super) async fn run(
     };
     // Kills compilers, and slots; waits for them.
     preparing.shutdown().await;
+    bringing.shutdown().await;
     drop((orders, from_slots));
     while drivers.join_next().await.is_some() {}
     if let Some(link) = link {
@@ -134,6 +148,10 @@ struct Drain {
 type Ended = (u64, JobId, Result<Prepared, Failure>);
 
 struct Agent {
+    /// When it will be gone, if that is known.
+    ends: Option<Instant>,
+    /// When it begins to leave, so as to be gone by then.
+    leave_from: Option<Instant>,
     work: Work,
     outbox: Outbox,
     connector: Connector,
@@ -149,6 +167,10 @@ struct Agent {
     /// Those of jobs that are still wanted, by their number: one that was abandoned may have ended just before.
     preparations: HashMap<JobId, (u64, AbortHandle)>,
     next_preparation: u64,
+    /// Files of tasks on their way to the scheduler: the number of their answer, and which tasks fail for want of them.
+    bringing: JoinSet<(u64, Vec<(u32, Failure)>)>,
+    /// Those of jobs that are known here, or why they cannot be kept.
+    secrets: HashMap<JobId, Result<SecretFolder, String>>,
     tell_stage: mpsc::UnboundedSender<(u64, JobId, Stage)>,
     stages: mpsc::UnboundedReceiver<(u64, JobId, Stage)>,
     signals: Signals,
@@ -215,6 +237,11 @@ impl Agent {
                         self.work.prepared(job, result, Instant::now());
                     }
                 },
+                Some(brought) = self.bringing.join_next(), if !self.bringing.is_empty() => {
+                    if let Ok((number, failures)) = brought {
+                        self.outbox.release(number, failures);
+                    }
+                },
                 message = receive(work) => match message {
                     Ok((message, payload)) => self.take(message, payload)?,
                     Err(error) => if let Next::Leave = self.lose(error).await? {
@@ -236,13 +263,19 @@ impl Agent {
     fn deadline(&self) -> Option<Instant> {
         let drain = self.drain.as_ref().map(|drain| if drain.has_stopped { drain.leave_at } else { drain.stop_at });
         let renewal = self.session.as_ref().and_then(|_| self.connector.renewal());
-        [self.work.next_deadline(), self.connector.deadline(), renewal, drain].into_iter().flatten().min()
+        let leave = self.leave_from.filter(|_| self.drain.is_none());
+        [self.work.next_deadline(), self.connector.deadline(), renewal, drain, leave].into_iter().flatten().min()
     }
 
     /// Whether it is time to leave; stops what runs when the grace time is over.
     fn end(&mut self) -> Result<Option<End>, AgentError> {
         let now = Instant::now();
         let is_given_up = self.connector.deadline().is_some_and(|deadline| deadline <= now);
+        if self.drain.is_none() && self.leave_from.is_some_and(|from| from <= now) {
+            tracing::info!("its time is nearly over: handing back what does not end in it, then leaving");
+            self.drain(FOR_EVER);
+            self.carry_out()?;
+        }
         let Some(drain) = &mut self.drain else {
             if is_given_up {
                 let (waited, source) = self.connector.give_up();
@@ -287,6 +320,8 @@ impl Agent {
     fn drain(&mut self, grace: Duration) {
         let now = Instant::now();
         let stop_at = now.checked_add(grace).unwrap_or(now + FOR_EVER);
+        // What it hands back then has to get there.
+        let stop_at = self.ends.map_or(stop_at, |ends| stop_at.min(ends - LINGER.min(ends - now)));
         if let Some(drain) = &mut self.drain {
             drain.stop_at = drain.stop_at.min(stop_at);
             drain.leave_at = drain.stop_at + LINGER;
@@ -301,7 +336,9 @@ impl Agent {
         match step {
             Step::Dialled(link) => {
                 self.work.forget_cancelled(Instant::now());
-                self.outbox.restart(|job| self.work.knows(job));
+                self.secrets.retain(|job, _| self.work.knows(*job));
+                let held = self.outbox.restart(|job| self.work.knows(job));
+                held.into_iter().for_each(|number| self.bring(number));
                 self.connector.greet(link, resume(&self.work, &self.outbox), self.connected_before);
             }
             Step::Greeted(session) => {
@@ -350,8 +387,14 @@ impl Agent {
         match message {
             // Said once already; it does no harm.
             SchedulerControl::Welcome { .. } => {}
-            SchedulerControl::CancelJob { job } => self.work.cancel(job, now),
-            SchedulerControl::ForgetJob { job } => self.work.forget(job, now),
+            SchedulerControl::CancelJob { job } => {
+                self.work.cancel(job, now);
+                self.secrets.remove(&job);
+            }
+            SchedulerControl::ForgetJob { job } => {
+                self.work.forget(job, now);
+                self.secrets.remove(&job);
+            }
             SchedulerControl::Recall { lease, keep } => self.work.recall(lease, keep),
             SchedulerControl::Stored { messages } => {
                 let stored = self.outbox.stored(messages);
@@ -379,13 +422,51 @@ impl Agent {
     fn take(&mut self, message: SchedulerWork, payload: Bytes) -> Result<(), AgentError> {
         let now = Instant::now();
         match message {
-            SchedulerWork::Job { job, stamp, spec } => self.work.job(job, stamp, *spec, now),
+            SchedulerWork::Job { job, stamp, spec } => {
+                if !spec.mounts.secrets.is_empty() {
+                    let kept = SecretFolder::new().map_err(|error| error.to_string());
+                    self.secrets.insert(job, kept);
+                    self.keep_secrets(job, &payload)?;
+                }
+                self.work.job(job, stamp, *spec, now);
+                if !self.work.is_alive(job) {
+                    self.secrets.remove(&job);
+                }
+            }
+            SchedulerWork::Secrets { job } => self.keep_secrets(job, &payload)?,
             SchedulerWork::Lease(lease) => {
                 failpoint::hit("worker.lease");
                 self.work.lease(lease, payload, now).map_err(AgentError::Protocol)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes what the scheduler has sent where tasks of the job read it. Of a job that is over, nothing is kept.
+    fn keep_secrets(&mut self, job: JobId, payload: &[u8]) -> Result<(), AgentError> {
+        let Some(kept) = self.secrets.get_mut(&job) else {
+            return Ok(());
+        };
+        let secrets: Secrets =
+            postcard::from_bytes(payload).map_err(|_| AgentError::Protocol("secrets that cannot be read"))?;
+        if let Ok(folder) = kept {
+            let written = secrets.iter().try_for_each(|(name, value)| folder.write(name, value));
+            if let Err(error) = written {
+                tracing::warn!(%job, %error, "secrets cannot be kept");
+                *kept = Err(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the secrets of a job are.
+    fn secrets_of(&self, job: JobId, spec: &JobSpec) -> Result<Option<PathBuf>, String> {
+        match self.secrets.get(&job) {
+            _ if spec.mounts.secrets.is_empty() => Ok(None),
+            Some(Ok(folder)) => Ok(Some(folder.path().to_owned())),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err("the job's secrets did not come with it".to_owned()),
+        }
     }
 
     fn is_wanted(&self, number: u64, job: JobId) -> bool {
@@ -401,6 +482,11 @@ impl Agent {
                     }
                     self.outbox.push(job, message, payload);
                 }
+                Effect::SendWithFiles(job, message, payload, files) => {
+                    failpoint::hit("worker.result");
+                    let number = self.outbox.hold(job, message, payload, files);
+                    self.bring(number);
+                }
                 Effect::Control(message) => self.tell(message),
                 Effect::Order(slot, order) => {
                     if self.orders[slot].send(order).is_err() {
@@ -412,10 +498,11 @@ impl Agent {
                     let number = self.next_preparation;
                     self.next_preparation += 1;
                     let stages = self.tell_stage.clone();
+                    let secrets = self.secrets_of(job, &spec);
                     let handle = self.preparing.spawn(async move {
                         // Nobody listens to a worker that ends.
                         let tell = |stage| _ = stages.send((number, job, stage));
-                        (number, job, preparer.prepare(job, &spec, tell).await)
+                        (number, job, preparer.prepare(job, &spec, secrets, tell).await)
                     });
                     self.preparations.insert(job, (number, handle));
                 }
@@ -429,6 +516,28 @@ impl Agent {
         }
         self.send();
         Ok(())
+    }
+
+    /// Brings the files of an answer to the scheduler.
+    fn bring(&mut self, number: u64) {
+        let uploads = self.outbox.uploads(number);
+        let preparer = Arc::clone(&self.preparer);
+        self.bringing.spawn(async move {
+            let mut failures = Vec::new();
+            for upload in uploads {
+                let brought = match &upload.path {
+                    Some(path) => {
+                        preparer.blobs().put(path, upload.digest, upload.size).await.map_err(|e| e.to_string())
+                    }
+                    None => Err("the slot did not keep it".to_owned()),
+                };
+                if let Err(error) = brought {
+                    let message = format!("/out/{} cannot be brought to the scheduler: {error}", upload.name);
+                    failures.push((upload.offset, Failure::new(FailureKind::BadOutput, message)));
+                }
+            }
+            (number, failures)
+        });
     }
 
     /// Without a connection, nothing is told: the next one begins with all that matters.

@@ -24,7 +24,7 @@ use farm_proto::why::Stage;
 use super::job::{Job, JobState, Spent};
 use super::prepare::Prepared;
 use super::ranges::Ranges;
-use crate::slot::{Chunk, Event, JobSetup, Order, fit};
+use crate::slot::{Chunk, Event, JobSetup, KeptFolders, Order, fit};
 
 /// A chunk that lasts longer than this while another slot idles is divided anew: its tasks are longer than they were
 /// thought to be.
@@ -35,6 +35,8 @@ const OVERDUE: Duration = Duration::from_millis(15);
 pub(super) enum Effect {
     /// An answer to tasks of that job.
     Send(JobId, WorkerWork, Bytes),
+    /// As `Send`, but the files that its tasks left, which are in these folders by offset, go first.
+    SendWithFiles(JobId, WorkerWork, Bytes, KeptFolders),
     Control(WorkerControl),
     Order(usize, Order),
     /// Fetch and compile, then call [`Work::prepared`].
@@ -166,8 +168,7 @@ impl Work {
         };
         match result {
             Ok(prepared) => {
-                let inputs = prepared.inputs.as_ref().map(|inputs| inputs.path().to_owned());
-                let setup = JobSetup::new(job, spec, prepared.artefact.clone(), inputs);
+                let setup = JobSetup::new(job, spec, prepared.artefact.clone(), prepared.folders());
                 known.state = JobState::Ready { setup: Arc::new(setup), _prepared: prepared };
                 known.preparation.enter(Stage::Ready, now);
                 self.tell_stage(job);
@@ -343,7 +344,7 @@ impl Work {
     /// A slot says what became of its orders.
     pub(super) fn slot_says(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Results { tag, mut batch, results } => {
+            Event::Results { tag, mut batch, results, kept } => {
                 let Some(answered) = self.answer(tag, batch.first, batch.count) else {
                     return;
                 };
@@ -353,8 +354,13 @@ impl Work {
                     let spent = job.preparation.spent_until(now);
                     (batch.fetch_ns, batch.compile_ns) = spent.since(answered.spent);
                 }
+                let has_files = batch.captured.iter().any(|(_, captured)| !captured.files.is_empty());
                 let message = WorkerWork::Results { lease: answered.lease, batch };
-                self.effects.push_back(Effect::Send(answered.job, message, results.encode()));
+                let payload = results.encode();
+                self.effects.push_back(match has_files {
+                    false => Effect::Send(answered.job, message, payload),
+                    true => Effect::SendWithFiles(answered.job, message, payload, kept),
+                });
             }
             Event::Lost { tag, task, message } => {
                 if let Some(Answered { lease, job, .. }) = self.answer(tag, task, 1) {
@@ -411,7 +417,8 @@ impl Work {
         }
     }
 
-    fn is_alive(&self, job: JobId) -> bool {
+    /// Whether something of a job may still be run here.
+    pub(super) fn is_alive(&self, job: JobId) -> bool {
         self.jobs.get(&job).is_some_and(|job| !job.is_dead())
     }
 

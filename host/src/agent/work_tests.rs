@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::ids::{Digest, JobId, LeaseId};
-use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding};
+use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding};
 use farm_proto::message::{Batch, Lease, WorkerControl, WorkerWork};
 use farm_proto::outcome::{Failure, FailureKind};
 use farm_proto::why::Stage;
@@ -42,6 +42,7 @@ fn spec(args: Args) -> JobSpec {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 0,
         max_failures: None,
@@ -52,7 +53,7 @@ fn spec(args: Args) -> JobSpec {
 }
 
 fn prepared() -> Result<Prepared, Failure> {
-    Ok(Prepared { artefact: PathBuf::from("/a"), inputs: None })
+    Ok(Prepared { artefact: PathBuf::from("/a"), inputs: None, outputs: None, secrets: None })
 }
 
 /// A lease as the scheduler knows it: which of its tasks have been answered.
@@ -131,6 +132,7 @@ impl World {
                     self.outbox.push(job, message.clone(), payload.clone());
                     self.answer(message, &payload);
                 }
+                Effect::SendWithFiles(..) => unreachable!("no task leaves files"),
                 Effect::Control(message) => {
                     if let WorkerControl::JobFailed { job, .. } = &message {
                         self.cancelled.push(*job);
@@ -241,7 +243,7 @@ impl World {
                 fetch_ns: 0,
                 compile_ns: 0,
             };
-            self.tells(Event::Results { tag, batch, results: results.finish() });
+            self.tells(Event::Results { tag, batch, results: results.finish(), kept: Vec::new() });
         }
         if let Some((chunk, done)) = self.slots[slot].front()
             && chunk.count == *done
@@ -274,7 +276,7 @@ impl World {
     fn reconnect(&mut self) {
         (0..self.random.below(20)).for_each(|_| self.slot_step());
         self.work.forget_cancelled(self.now);
-        self.outbox.restart(|job| self.work.knows(job));
+        let _ = self.outbox.restart(|job| self.work.knows(job));
         self.sent.clear();
         self.acknowledged = 0;
         self.over = self.cancelled.clone();
@@ -442,7 +444,7 @@ fn finish_first(world: &mut World, slot: usize, run: Duration) {
     *done += 1;
     let is_last = *done == chunk.count;
     let (batch, results) = outcome(task, run);
-    world.tells(Event::Results { tag, batch, results });
+    world.tells(Event::Results { tag, batch, results, kept: Vec::new() });
     if is_last {
         world.slots[slot].pop_front();
         world.tells(Event::Ended { tag });

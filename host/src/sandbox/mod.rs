@@ -52,7 +52,7 @@ pub use engine::{Layout, ParseLayoutError, compatibility};
 pub(crate) use command::check_invocation;
 pub(crate) use engine::compiler;
 pub(crate) use failure::bytes as size_in_words;
-pub(crate) use wasi::enter_runtime;
+pub(crate) use wasi::{SECRETS, enter_runtime};
 
 use self::failure::Stop;
 use self::state::{Facts, Shared, State};
@@ -86,8 +86,18 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// A directory that the guest sees at `/in`, read-only.
     pub inputs: Option<PathBuf>,
+    /// A directory that the guest sees at `/out` and may write to. It is opened anew at each call.
+    pub outputs: Option<PathBuf>,
+    /// A directory that the guest sees at `/secrets`, read-only. As well.
+    pub secrets: Option<PathBuf>,
     pub command: CommandOptions,
     pub result: ResultEncoding,
+}
+
+impl SandboxSpec {
+    const fn has_directories(&self) -> bool {
+        self.inputs.is_some() || self.outputs.is_some() || self.secrets.is_some()
+    }
 }
 
 /// One call.
@@ -106,6 +116,13 @@ pub struct Ended {
     pub captured: Captured,
     /// What it cost, of a metered job.
     pub fuel_used: Option<u64>,
+}
+
+impl Ended {
+    /// Before it has begun.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self { failure: Some(failure), captured: Captured::default(), fuel_used: None }
+    }
 }
 
 /// A compiled module, ready to be called any number of times.
@@ -184,6 +201,11 @@ impl Sandbox {
         self.progress = Some(Arc::from(progress));
     }
 
+    /// Whether guests can have files at all.
+    pub const fn uses_wasi(&self) -> bool {
+        self.uses_wasi
+    }
+
     /// Runs one task in an instance of its own, and appends its value to `result`.
     ///
     /// After a failure `result` is as it was before. Blocks for as long as the guest runs, and must not be called from
@@ -209,7 +231,7 @@ impl Sandbox {
 
     fn run(&self, task: &Task<'_>, result: &mut Vec<u8>) -> Ended {
         let mut state = State::new(&self.shared, Facts::of(task), self.progress.as_ref());
-        let failed = |failure| Ended { failure: Some(failure), captured: Captured::default(), fuel_used: None };
+        let failed = Ended::failed;
         let mut runtime = None;
         if self.uses_wasi {
             match self.prepare_wasi(&mut state, task) {
@@ -247,8 +269,8 @@ impl Sandbox {
         if matches!(self.callable, Callable::Command(_)) {
             state.invocation = command::invocation(task.argument)?;
         }
-        if self.shared.spec.inputs.is_some() || matches!(self.callable, Callable::Command(_)) {
-            state.open_wasi().map_err(|error| of_host(format!("cannot open the directory of inputs: {error:#}")))?;
+        if self.shared.spec.has_directories() || matches!(self.callable, Callable::Command(_)) {
+            state.open_wasi().map_err(|error| of_host(format!("cannot open what the task is to see: {error:#}")))?;
         }
         Ok(guard)
     }
@@ -267,6 +289,8 @@ pub(crate) fn run_program(artefact: &Path, context: WasiP1Ctx) -> Result<i32, Fa
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: None,
+        outputs: None,
+        secrets: None,
         command: CommandOptions::default(),
         result: ResultEncoding::Text,
     };
@@ -407,6 +431,8 @@ pub(crate) fn describe(component: &[u8]) -> Result<String, Failure> {
         profile: Profile::Metered,
         env: Vec::new(),
         inputs: None,
+        outputs: None,
+        secrets: None,
         command: CommandOptions::default(),
         result: ResultEncoding::Json,
     };

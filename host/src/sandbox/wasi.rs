@@ -20,11 +20,16 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtxBuilder, WasiCtxView, WasiView, async_trait};
 
+use super::SandboxSpec;
 use super::failure::Refusal;
 use super::state::{Facts, Invocation, Shared, State, mix};
 
 /// Where a job's inputs are.
 pub(super) const INPUTS: &str = "/in";
+/// Where a task may leave files.
+const OUTPUTS: &str = "/out";
+/// Where a job's secrets are.
+pub(crate) const SECRETS: &str = "/secrets";
 /// What a program is told that it is called, if its job does not say.
 const ARGV_0: &str = "main.wasm";
 /// How much a guest may write at a time. It could make the host allocate this much.
@@ -48,12 +53,12 @@ struct Kept {
 impl Wasi {
     /// # Errors
     ///
-    /// The directory of inputs cannot be opened. Without one this does not fail.
+    /// A directory cannot be opened. Without one this does not fail.
     fn new(
         shared: &Shared,
         facts: Facts,
         invocation: Invocation,
-        inputs: Option<&Path>,
+        directories: &[(&Path, &str, FsPerms)],
     ) -> wasmtime::Result<Box<Self>> {
         let spec = &shared.spec;
         let is_command = spec.kind == ModuleKind::Command;
@@ -90,8 +95,8 @@ impl Wasi {
                 .insecure_random(SplitMix::new(mix(facts.seed)))
                 .insecure_random_seed(mix(facts.seed).into());
         }
-        if let Some(directory) = inputs {
-            builder.preopened_dir(directory, INPUTS, FsPerms::ReadOnly)?;
+        for (directory, name, permissions) in directories {
+            builder.preopened_dir(directory, *name, *permissions)?;
         }
         let kept = Kept { stdout, stderr, is_command };
         Ok(Box::new(Self { context: builder.build_p1(), kept: Some(kept) }))
@@ -138,7 +143,7 @@ impl State {
     /// The task's context, made now if this is the first use of it.
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
         let Self { wasi, shared, facts, invocation, .. } = self;
-        let wasi = wasi.get_or_insert_with(|| match Wasi::new(shared, *facts, std::mem::take(invocation), None) {
+        let wasi = wasi.get_or_insert_with(|| match Wasi::new(shared, *facts, std::mem::take(invocation), &[]) {
             Ok(wasi) => wasi,
             // Only opening a directory fails.
             Err(error) => unreachable!("{error}"),
@@ -146,11 +151,15 @@ impl State {
         &mut wasi.context
     }
 
-    /// Makes the context with the job's inputs in it, which may fail.
+    /// Makes the context with the job's directories in it, which may fail.
     pub(super) fn open_wasi(&mut self) -> wasmtime::Result<()> {
-        let inputs = self.shared.spec.inputs.as_deref();
+        let SandboxSpec { inputs, outputs, secrets, .. } = &self.shared.spec;
+        let inputs = inputs.as_deref().map(|path| (path, INPUTS, FsPerms::ReadOnly));
+        let outputs = outputs.as_deref().map(|path| (path, OUTPUTS, FsPerms::ReadWrite));
+        let secrets = secrets.as_deref().map(|path| (path, SECRETS, FsPerms::ReadOnly));
+        let directories: Vec<_> = [inputs, outputs, secrets].into_iter().flatten().collect();
         let invocation = std::mem::take(&mut self.invocation);
-        self.wasi = Some(Wasi::new(&self.shared, self.facts, invocation, inputs)?);
+        self.wasi = Some(Wasi::new(&self.shared, self.facts, invocation, &directories)?);
         Ok(())
     }
 }

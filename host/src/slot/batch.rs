@@ -5,6 +5,7 @@ use farm_proto::frame::TARGET_PAYLOAD;
 use farm_proto::message::Batch;
 
 use super::command::Details;
+use super::outputs::{KeptFolder, KeptFolders};
 
 /// A batch is ended when failures and captured output come to this many bytes: they go into its message.
 const TARGET_DETAILS: usize = 1 << 20;
@@ -14,6 +15,7 @@ const TARGET_DETAILS: usize = 1 << 20;
 pub(super) struct BatchBuilder {
     batch: Option<Batch>,
     results: ColumnsBuilder,
+    kept: KeptFolders,
     /// Bytes of complete results.
     complete: usize,
     details: usize,
@@ -38,7 +40,7 @@ impl BatchBuilder {
     }
 
     /// Ends the outcome of `task`, which follows the last one, if there is one in the batch.
-    pub(super) fn end(&mut self, task: u64, run_ns: u64, details: Option<(Details, usize)>) {
+    pub(super) fn end(&mut self, task: u64, run_ns: u64, details: Option<(Details, usize)>, kept: Option<KeptFolder>) {
         let batch = self.batch.get_or_insert_with(|| Batch {
             first: task,
             count: 0,
@@ -59,18 +61,20 @@ impl BatchBuilder {
                 batch.captured.push((batch.count, details.captured));
             }
         }
+        self.kept.extend(kept.map(|kept| (batch.count, kept)));
         batch.count += 1;
         batch.run_ns = batch.run_ns.saturating_add(run_ns);
         self.results.end_item();
         self.complete = self.results.bytes_len();
     }
 
-    /// The batch made so far, if it holds anything. Not to be called while a result is half there.
-    pub(super) fn finish(&mut self) -> Option<(Batch, Columns)> {
+    /// The batch made so far, if it holds anything, and the folders of files that its tasks left, by offset. Not to be
+    /// called while a result is half there.
+    pub(super) fn finish(&mut self) -> Option<(Batch, Columns, KeptFolders)> {
         self.abandon();
         let batch = self.batch.take()?;
         self.complete = 0;
         self.details = 0;
-        Some((batch, self.results.finish()))
+        Some((batch, self.results.finish(), std::mem::take(&mut self.kept)))
     }
 }

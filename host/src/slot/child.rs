@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::batch::BatchBuilder;
 use super::command::{Command, Details, JobSetup, Recent};
+use super::outputs::{KeptFolder, KeptFolders, Over, folder_of};
 use super::ring::{Corrupt, Kind, Reader};
 use super::shared::{Shared, Word};
 use super::span;
@@ -95,6 +96,7 @@ pub(super) enum Said {
         tag: u64,
         batch: Batch,
         results: Columns,
+        kept: KeptFolders,
     },
     /// Everything of the chunk has been answered, except for `unstarted` tasks at its end.
     Ended {
@@ -128,6 +130,8 @@ pub(super) struct Process {
     given: VecDeque<Given>,
     next_number: u64,
     is_cut_off: bool,
+    /// Where its tasks write, if one has.
+    out: Option<PathBuf>,
     pub(super) born: Instant,
 }
 
@@ -162,6 +166,7 @@ impl Process {
             given: VecDeque::new(),
             next_number: 0,
             is_cut_off: false,
+            out: None,
             born: Instant::now(),
         })
     }
@@ -184,6 +189,19 @@ impl Process {
         };
         let opening = self.shared.word(Word::Opening).load(Ordering::Acquire);
         opening != 0 || span::started(&self.shared, given.number) > given.received
+    }
+
+    /// What there was too much of in `/out`, if it has ended itself because of that.
+    pub(super) fn over(&self) -> Option<Over> {
+        Over::told(&self.shared)
+    }
+
+    /// Removes what its last task has written, once it is dead.
+    pub(super) fn clear_out(&mut self) {
+        if let Some(out) = self.out.take() {
+            // It may be much, and nobody waits for it.
+            tokio::task::spawn_blocking(move || drop(std::fs::remove_dir_all(out)));
+        }
     }
 
     /// Everything that it was given and has not answered, for whoever buries it.
@@ -209,6 +227,9 @@ impl Process {
     pub(super) fn give(&mut self, chunk: Chunk) -> Result<(), FrameError> {
         debug_assert!(self.given.len() < 2, "two chunks share one span");
         let job = chunk.setup.job;
+        if let (Some(outputs), Some(pid)) = (&chunk.setup.outputs, self.child.id()) {
+            self.out = Some(folder_of(outputs, pid));
+        }
         if self.open.touch(job).is_none() {
             let open = Command::Open(Box::new(JobSetup::clone(&chunk.setup)));
             self.unsent.push_back(frame::encode(&open, 0)?);
@@ -379,7 +400,10 @@ impl Process {
                             postcard::from_bytes(details).map_err(|_| Corrupt("details that cannot be read"))?;
                         Some((details, size))
                     };
-                    self.builder.end(header.a, header.b, details);
+                    let name = details.as_ref().and_then(|(details, _)| details.kept.as_deref());
+                    let setup = given.chunk.setup.outputs.as_ref();
+                    let kept = setup.zip(name).and_then(|(setup, name)| KeptFolder::named(setup, name));
+                    self.builder.end(header.a, header.b, details, kept);
                     given.received += 1;
                 }
                 Kind::ChunkEnd => {
@@ -445,8 +469,8 @@ impl Process {
 }
 
 fn flush(builder: &mut BatchBuilder, given: &Given, said: &mut VecDeque<Said>) {
-    if let Some((batch, results)) = builder.finish() {
-        said.push_back(Said::Outcomes { tag: given.chunk.tag, batch, results });
+    if let Some((batch, results, kept)) = builder.finish() {
+        said.push_back(Said::Outcomes { tag: given.chunk.tag, batch, results, kept });
     }
 }
 

@@ -10,7 +10,9 @@ use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, Profile
 use farm_proto::outcome::{Captured, Failure};
 use serde::{Deserialize, Serialize};
 
+use super::outputs::OutputSetup;
 use super::ring::{MAX_DETAILS, MAX_RESULT};
+use crate::sandbox::SECRETS;
 
 /// Sandboxes that a slot keeps open. Those used least recently go first, on both sides alike.
 pub(super) const OPEN_JOBS: usize = 4;
@@ -29,6 +31,10 @@ pub struct JobSetup {
     pub env: Vec<(String, String)>,
     /// Folder that the guest sees read-only at `/in`.
     pub inputs: Option<PathBuf>,
+    /// What is behind `/out`.
+    pub outputs: Option<OutputSetup>,
+    /// Folder that the guest sees read-only at `/secrets`.
+    pub secrets: Option<PathBuf>,
     pub command: CommandOptions,
     pub result: ResultEncoding,
     /// If the arguments are a range of integers: that of task 0.
@@ -37,9 +43,23 @@ pub struct JobSetup {
     pub fold: bool,
 }
 
+/// The folders of a job, where it needs them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFolders {
+    /// Where its inputs lie.
+    pub inputs: Option<PathBuf>,
+    /// Where slots may make folders for what its tasks write.
+    pub outputs: Option<PathBuf>,
+    /// Where its secrets are.
+    pub secrets: Option<PathBuf>,
+}
+
 impl JobSetup {
-    /// The setup of a job whose module has been compiled to `artefact`, and whose inputs lie in `inputs`.
-    pub fn new(job: JobId, spec: &JobSpec, artefact: PathBuf, inputs: Option<PathBuf>) -> Self {
+    /// The setup of a job whose module has been compiled to `artefact`.
+    pub fn new(job: JobId, spec: &JobSpec, artefact: PathBuf, folders: JobFolders) -> Self {
+        let JobFolders { inputs, outputs, secrets } = folders;
+        let mut env = spec.env.clone();
+        env.extend(spec.mounts.secrets.iter().map(|name| (name.clone(), format!("{SECRETS}/{name}"))));
         let mut limits = spec.limits.clone();
         // More than that has no room in a frame.
         limits.result = limits.result.min(MAX_RESULT as u64);
@@ -51,8 +71,10 @@ impl JobSetup {
             function: spec.function.clone(),
             limits,
             profile: spec.profile,
-            env: spec.env.clone(),
+            env,
             inputs,
+            outputs: spec.mounts.outputs.zip(outputs).map(|(limits, folder)| OutputSetup { folder, limits }),
+            secrets,
             command: spec.command.clone(),
             result: spec.module.result,
             range_start: match spec.args {
@@ -87,6 +109,8 @@ pub(super) enum Command {
 pub(super) struct Details {
     pub(super) failure: Option<Failure>,
     pub(super) captured: Captured,
+    /// Name of the [`KeptFolder`](super::outputs::KeptFolder) with the files that are listed.
+    pub(super) kept: Option<String>,
 }
 
 /// Which sandboxes are open in a slot, the last used first. Slot and agent do the same with it, so that both know.

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::child::{Chunk, Happened, Process, Said, SlotCommand};
+use super::outputs::KeptFolders;
 use super::ring::{ANNOUNCE_AFTER_NS, Corrupt};
 use super::shared::now_ns;
 
@@ -57,6 +58,8 @@ pub(crate) enum Event {
         tag: u64,
         batch: Batch,
         results: Columns,
+        /// Where the files are that its tasks left, by offset.
+        kept: KeptFolders,
     },
     /// The process died of this task.
     Lost {
@@ -329,7 +332,9 @@ impl Driver {
     fn pass_on(&mut self, said: Said) {
         self.deaths = 0;
         match said {
-            Said::Outcomes { tag, batch, results } => self.outbox.push_back(Event::Results { tag, batch, results }),
+            Said::Outcomes { tag, batch, results, kept } => {
+                self.outbox.push_back(Event::Results { tag, batch, results, kept });
+            }
             Said::Ended { tag, unstarted } => {
                 let (first, count) = unstarted.unwrap_or_default();
                 self.return_all(tag, first, count);
@@ -411,6 +416,22 @@ impl Driver {
         (ran_ns >= limit_ms.saturating_mul(1_000_000)).then(|| (given.expected(), limit_ms, ran_ns))
     }
 
+    /// Makes an outcome for a task that was stopped.
+    fn stopped(&mut self, tag: u64, task: u64, ran_ns: u64, failure: Failure) {
+        let mut results = ColumnsBuilder::new();
+        results.end_item();
+        let batch = Batch {
+            first: task,
+            count: 1,
+            failures: vec![(0, failure)],
+            captured: Vec::new(),
+            run_ns: ran_ns,
+            fetch_ns: 0,
+            compile_ns: 0,
+        };
+        self.outbox.push_back(Event::Results { tag, batch, results: results.finish(), kept: Vec::new() });
+    }
+
     /// The process is dead: saves what it has done, and gives back the rest.
     fn bury(&mut self, status: Option<ExitStatus>) {
         let Some(mut process) = self.process.take() else {
@@ -427,6 +448,8 @@ impl Driver {
         }
         said.into_iter().for_each(|said| self.pass_on(said));
         let message = how_it_died(doom.as_ref(), status);
+        let over = process.over().filter(|_| doom.is_none());
+        process.clear_out();
         let mut blame = process.has_begun() || matches!(doom, Some(Doom::Corrupt(_)));
         // Otherwise the next one would most likely die as this one did, and do no work either.
         let is_worth_another = blame || process.born.elapsed() >= LONG_LIFE;
@@ -437,10 +460,13 @@ impl Driver {
             let mut gone = 0;
             if left > 0 && std::mem::take(&mut blame) {
                 gone = 1;
+                let limits = given.chunk.setup.outputs.as_ref().map(|outputs| &outputs.limits);
                 match &doom {
                     Some(Doom::Timeout { task: late, limit_ms, ran_ns }) if *late == task => {
-                        let (batch, results) = timed_out(task, *limit_ms, *ran_ns);
-                        self.outbox.push_back(Event::Results { tag, batch, results });
+                        self.stopped(tag, task, *ran_ns, timed_out(*limit_ms));
+                    }
+                    None if let Some((over, limits)) = over.zip(limits) => {
+                        self.stopped(tag, task, 0, over.failure(limits));
                     }
                     // The task ended just before the blow, or is one of a job that nobody wants any more.
                     Some(Doom::Timeout { .. } | Doom::Cancel) => gone = 0,
@@ -454,6 +480,10 @@ impl Driver {
         }
         match doom {
             Some(Doom::Timeout { .. } | Doom::Cancel) => self.start_at = Some(Instant::now()),
+            _ if over.is_some() => {
+                self.deaths = 0;
+                self.start_at = Some(Instant::now());
+            }
             _ if is_worth_another => {
                 self.deaths = 0;
                 tracing::warn!(slot = self.slot, "{message}; starting another");
@@ -464,21 +494,9 @@ impl Driver {
     }
 }
 
-/// An outcome for a task that was stopped.
-fn timed_out(task: u64, limit_ms: u64, ran_ns: u64) -> (Batch, Columns) {
+fn timed_out(limit_ms: u64) -> Failure {
     let message = format!("stopped after {limit_ms} ms, the time limit of a task in this job");
-    let mut results = ColumnsBuilder::new();
-    results.end_item();
-    let batch = Batch {
-        first: task,
-        count: 1,
-        failures: vec![(0, Failure::new(FailureKind::Timeout, message))],
-        captured: Vec::new(),
-        run_ns: ran_ns,
-        fetch_ns: 0,
-        compile_ns: 0,
-    };
-    (batch, results.finish())
+    Failure::new(FailureKind::Timeout, message)
 }
 
 fn how_it_died(doom: Option<&Doom>, status: Option<ExitStatus>) -> String {

@@ -78,6 +78,7 @@ mod tests {
             stderr: text.into(),
             log: format!("{text}\n"),
             truncated: false,
+            files: Vec::new(),
         };
         let mut all = Captured::default();
         join(&mut all, said("abc"), 8);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use super::child::{Chunk, SlotCommand};
 use super::command::JobSetup;
 use super::driver::{Driver, Event, Order};
+use super::outputs::KeptFolder;
 use super::pace::Pace;
 
 /// Bytes of arguments in one command.
@@ -58,6 +60,8 @@ impl std::fmt::Debug for Arguments<'_> {
 pub struct LocalOutcome<'a> {
     pub result: Result<&'a [u8], &'a Failure>,
     pub captured: Option<&'a Captured>,
+    /// Where the files are that the task left, until the outcome has been told.
+    pub files: Option<&'a Path>,
 }
 
 /// What ends a run before all tasks have ended.
@@ -233,13 +237,13 @@ impl Run<'_> {
     /// Whether the run goes on.
     fn take(&mut self, event: Event, each: &mut impl FnMut(u64, LocalOutcome<'_>) -> bool) -> Result<bool, LocalError> {
         match event {
-            Event::Results { tag, batch, results } => {
+            Event::Results { tag, batch, results, kept } => {
                 self.pace.learn(&batch);
-                return Ok(self.outcomes(tag, &batch, &results, each));
+                return Ok(self.outcomes(tag, &batch, &results, &kept, each));
             }
             Event::Lost { task, message, .. } => {
                 let failure = Failure::new(FailureKind::WorkerLost, message);
-                let outcome = LocalOutcome { result: Err(&failure), captured: None };
+                let outcome = LocalOutcome { result: Err(&failure), captured: None, files: None };
                 return Ok(each(task, outcome));
             }
             Event::Returned { tag, first, count } => {
@@ -260,6 +264,7 @@ impl Run<'_> {
         tag: u64,
         batch: &Batch,
         results: &Columns,
+        kept: &[(u32, KeptFolder)],
         each: &mut impl FnMut(u64, LocalOutcome<'_>) -> bool,
     ) -> bool {
         let mut failures = batch.failures.iter().peekable();
@@ -281,6 +286,7 @@ impl Run<'_> {
                     None => Ok(results.get(offset as usize)),
                 },
                 captured: captured.map(|(_, captured)| captured),
+                files: kept.iter().find(|(at, _)| *at == offset).map(|(_, kept)| kept.path()),
             };
             if !each(task, outcome) {
                 return false;

@@ -26,6 +26,7 @@ mod command;
 mod driver;
 mod fold;
 mod local;
+mod outputs;
 mod pace;
 mod process;
 mod ring;
@@ -35,8 +36,9 @@ mod shared;
 mod span;
 
 pub use child::SlotCommand;
-pub use command::JobSetup;
+pub use command::{JobFolders, JobSetup};
 pub use local::{Arguments, LocalError, LocalOptions, LocalOutcome, run_locally};
+pub use outputs::{KeptFolder, KeptFolders, OutputSetup};
 pub use process::main;
 
 pub(crate) use child::Chunk;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::command::{Command, Details, JobSetup, Recent};
 use super::fold;
+use super::outputs::{Guard, Outputs};
 use super::ring::{Header, Kind, MAX_DETAILS, MAX_RESULT, Writer};
 use super::shared::{Shared, Word, now_ns};
 use super::span;
@@ -78,11 +80,13 @@ fn start() -> Result<(), SlotError> {
 
     let socket = UnixStream::from(socket);
     let watched = socket.try_clone()?;
-    thread::Builder::new().name("watch".to_owned()).spawn(move || end_with_agent(&watched))?;
+    let secrets = Arc::new(Mutex::new(Vec::new()));
+    let to_remove = Arc::clone(&secrets);
+    thread::Builder::new().name("watch".to_owned()).spawn(move || end_with_agent(&watched, &to_remove))?;
     let tasks = thread::Builder::new()
         .name("tasks".to_owned())
         .stack_size(STACK)
-        .spawn(move || Slot::new(shared, socket)?.run())?;
+        .spawn(move || Slot::new(shared, socket, secrets)?.run())?;
     tasks.join().unwrap_or_else(|_| Err(io::Error::other("the thread that runs tasks panicked").into()))
 }
 
@@ -96,10 +100,14 @@ fn harden() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
 }
 
-fn end_with_agent(socket: &UnixStream) {
+fn end_with_agent(socket: &UnixStream, secrets: &Mutex<Vec<PathBuf>>) {
     // Only a hang-up is waited for, so commands do not wake this thread.
     let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
     while rustix::event::poll(&mut watched, None).is_err() {}
+    // An agent that was killed has not done so.
+    for folder in secrets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = std::fs::remove_dir_all(folder);
+    }
     // Not `exit`: that would wait for locks that a guest may hold.
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
 }
@@ -110,6 +118,7 @@ struct Job {
     range_start: Option<i64>,
     /// Of a fold: how much of what it prints is kept.
     fold_output: Option<u64>,
+    outputs: Option<Outputs>,
 }
 
 struct Slot {
@@ -121,10 +130,14 @@ struct Slot {
     jobs: Recent<Option<Job>>,
     argument: Vec<u8>,
     result: Vec<u8>,
+    /// Folders of secrets that have been seen.
+    secrets: Arc<Mutex<Vec<PathBuf>>>,
+    /// From the first job on that has an `/out`.
+    guard: Option<Arc<Guard>>,
 }
 
 impl Slot {
-    fn new(shared: Arc<Shared>, socket: UnixStream) -> io::Result<Self> {
+    fn new(shared: Arc<Shared>, socket: UnixStream, secrets: Arc<Mutex<Vec<PathBuf>>>) -> io::Result<Self> {
         let bell = socket.try_clone()?;
         let ring = move || {
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
@@ -139,6 +152,8 @@ impl Slot {
             jobs: Recent::new(),
             argument: Vec::new(),
             result: Vec::new(),
+            secrets,
+            guard: None,
         })
     }
 
@@ -161,15 +176,24 @@ impl Slot {
 
     fn open(&mut self, setup: JobSetup) {
         let job = setup.job;
+        if let Some(folder) = &setup.secrets {
+            let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            secrets.retain(|folder| folder.exists());
+            secrets.push(folder.clone());
+        }
         let range_start = setup.range_start;
         let fold_output = setup.fold.then_some(setup.limits.output);
         // A module that kills the process right here is to be blamed for it.
-        let opening = self.shared.word(Word::Opening);
-        opening.store(1, Ordering::Release);
-        let opened = open_sandbox(setup, &self.writer);
-        opening.store(0, Ordering::Release);
+        self.shared.word(Word::Opening).store(1, Ordering::Release);
+        let opened = self.open_outputs(&setup).and_then(|outputs| {
+            let sandbox = open_sandbox(setup, outputs.as_ref(), &self.writer)?;
+            // Who cannot write to a folder need not have one.
+            let outputs = outputs.filter(|_| sandbox.uses_wasi());
+            Ok(Job { sandbox, range_start, fold_output, outputs })
+        });
+        self.shared.word(Word::Opening).store(0, Ordering::Release);
         match opened {
-            Ok(sandbox) => self.jobs.insert(job, Some(Job { sandbox, range_start, fold_output })),
+            Ok(opened) => self.jobs.insert(job, Some(opened)),
             Err(failure) => {
                 self.jobs.insert(job, None);
                 let details = postcard::to_stdvec(&fit_failure(failure)).unwrap_or_default();
@@ -179,6 +203,21 @@ impl Slot {
                 lock(&self.writer).write(header, &[], &details, now);
             }
         }
+    }
+
+    fn open_outputs(&mut self, setup: &JobSetup) -> Result<Option<Outputs>, Failure> {
+        let Some(outputs) = &setup.outputs else {
+            return Ok(None);
+        };
+        let mut open = || {
+            let guard = match &self.guard {
+                Some(guard) => guard,
+                None => self.guard.insert(Guard::start(Arc::clone(&self.shared))?),
+            };
+            Outputs::open(outputs.clone(), guard)
+        };
+        let of_host = |error| Failure::new(FailureKind::WorkerLost, format!("cannot make /out: {error}"));
+        open().map(Some).map_err(of_host)
     }
 
     fn run_chunk(
@@ -215,12 +254,13 @@ impl Slot {
             let attempt = attempts.next_if(|(at, _)| *at == offset).map_or(0, |(_, attempt)| attempt);
             self.result.clear();
             let task = Task { job, index, attempt, argument };
-            let ended = match open.fold_output {
-                Some(output) => fold::call(&mut open.sandbox, task, output, &mut self.result),
-                None => open.sandbox.call(task, &mut self.result),
+            let (ended, kept) = match (open.fold_output, &open.outputs) {
+                (Some(output), _) => (fold::call(&mut open.sandbox, task, output, &mut self.result), None),
+                (None, None) => (open.sandbox.call(task, &mut self.result), None),
+                (None, Some(outputs)) => outputs.run(|result| open.sandbox.call(task, result), &mut self.result),
             };
             let done = now_ns();
-            let details = details_of(ended, &mut self.result);
+            let details = details_of(ended, kept, &mut self.result);
             let header = Header {
                 kind: Kind::Outcome,
                 details: details.len() as u32,
@@ -250,7 +290,7 @@ const fn header(kind: Kind, a: u64, b: u64) -> Header {
     Header { kind, details: 0, result: 0, a, b }
 }
 
-fn open_sandbox(setup: JobSetup, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox, Failure> {
+fn open_sandbox(setup: JobSetup, outputs: Option<&Outputs>, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox, Failure> {
     if setup.fold && setup.result != ResultEncoding::Json {
         let message = "only a function whose results are JSON can be called over an array: its results are arguments";
         return Err(Failure::new(FailureKind::BadArguments, message));
@@ -262,6 +302,8 @@ fn open_sandbox(setup: JobSetup, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox,
         profile: setup.profile,
         env: setup.env,
         inputs: setup.inputs,
+        outputs: outputs.map(|outputs| outputs.path().to_owned()),
+        secrets: setup.secrets,
         command: setup.command,
         result: setup.result,
     };
@@ -284,7 +326,7 @@ fn open_sandbox(setup: JobSetup, writer: &Arc<Mutex<Writer>>) -> Result<Sandbox,
 }
 
 /// The details of an outcome, encoded; empty for a plain value.
-fn details_of(ended: Ended, result: &mut Vec<u8>) -> Vec<u8> {
+fn details_of(ended: Ended, kept: Option<String>, result: &mut Vec<u8>) -> Vec<u8> {
     let Ended { mut failure, captured, .. } = ended;
     if failure.is_none() && result.len() > MAX_RESULT {
         let message = format!("the result has {} bytes; {MAX_RESULT} is the most that can be sent", result.len());
@@ -296,7 +338,7 @@ fn details_of(ended: Ended, result: &mut Vec<u8>) -> Vec<u8> {
     if failure.is_some() {
         result.clear();
     }
-    let mut details = Details { failure: failure.map(fit_failure), captured };
+    let mut details = Details { failure: failure.map(fit_failure), captured, kept };
     let encoded = postcard::to_stdvec(&details).unwrap_or_default();
     if encoded.len() <= MAX_DETAILS {
         return encoded;

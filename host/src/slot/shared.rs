@@ -32,6 +32,9 @@ pub(super) enum Word {
     Started = 8,
     /// Not 0 while a job is being opened. Written by the slot.
     Opening = 16,
+    /// Not 0 if the process ends itself because its task writes too much: see [`super::outputs::Over`]. Written by the
+    /// slot.
+    Over = 24,
     /// Bytes ever taken out of the ring. Written by the agent.
     Taken = 128,
     /// [`super::span::Span`] of chunks with an even number. Written by both.

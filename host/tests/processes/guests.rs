@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use farm_host::artefact::Cache;
 use farm_host::module::prepare;
-use farm_host::slot::JobSetup;
+use farm_host::slot::{JobFolders, JobSetup};
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{
-    Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding, StdoutMode,
+    Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding, StdoutMode,
 };
 
 /// Functions of an integer. Those that never end do so only for 0.
@@ -127,6 +127,8 @@ pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpe
         result: if kind == ModuleKind::Command { ResultEncoding::Text } else { ResultEncoding::Json },
     };
     let spec = JobSpec {
+        cluster: None,
+        time_request_ms: None,
         name: None,
         module,
         function: function.to_owned(),
@@ -135,14 +137,13 @@ pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpe
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions { stdout: StdoutMode::Text, ok_exit: vec![0] },
         retries: 0,
         max_failures: None,
         priority: 0,
         after: Vec::new(),
         fold: false,
-        cluster: None,
-        time_request_ms: None,
     };
     (prepared.bytes, spec)
 }
@@ -150,7 +151,7 @@ pub(crate) fn shipped(wat: &str, function: &str, args: Args) -> (Vec<u8>, JobSpe
 /// A module compiled into a folder, ready for slots.
 pub(crate) fn setup(wat: &str, function: &str, folder: &Path) -> JobSetup {
     let (bytes, spec) = shipped(wat, function, Args::Range { start: 0, end: 1 });
-    JobSetup::new(JobId(1), &spec, compiled(&bytes, folder), None)
+    JobSetup::new(JobId(1), &spec, compiled(&bytes, folder), JobFolders::default())
 }
 
 fn compiled(bytes: &[u8], folder: &Path) -> PathBuf {

@@ -37,6 +37,8 @@ impl Guest {
             profile,
             env: Vec::new(),
             inputs: None,
+            outputs: None,
+            secrets: None,
             command: CommandOptions::default(),
             result: info.result_encoding(&info.functions[0], &CommandOptions::default()),
         };

@@ -2,14 +2,15 @@
 
 use farm_proto::ids::{Digest, JobId, LeaseId, TicketId, WorkerId};
 use farm_proto::job::{
-    ArgChunk, Args, CommandOptions, Counts, Input, JobSpec, JobState, JobStatus, Limits, ModuleKind, ModuleRef,
-    Profile, ResultArgs, ResultEncoding, StdoutMode,
+    ArgChunk, Args, CommandOptions, Counts, Input, JobSpec, JobState, JobStatus, Limits, ModuleKind, ModuleRef, Mounts,
+    OutputLimits, Profile, ResultArgs, ResultEncoding, StdoutMode,
 };
 use farm_proto::message::{
     Batch, Claim, FarmStatus, Lease, Open, Request, RequestError, Response, Resume, SchedulerControl, SchedulerWork,
     SubmitKey, WorkerControl, WorkerHello, WorkerStatus, WorkerWork,
 };
-use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame};
+use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame, OutputFile};
+use farm_proto::secret::{SecretStatus, SecretValue, Secrets};
 use farm_proto::ticket::{NewTicket, Role, TicketStatus};
 use farm_proto::why::{Account, Cause, Stage, Why, WhyGroup};
 use proptest::collection::vec;
@@ -58,14 +59,26 @@ fn state() -> impl Strategy<Value = JobState> {
     select(&[JobState::Waiting, JobState::Running, JobState::Done, JobState::Cancelled, JobState::Failed][..])
 }
 
+fn secrets() -> impl Strategy<Value = Secrets> {
+    vec((text(), vec(any::<u8>(), 0..6).prop_map(SecretValue::new)), 0..3)
+}
+
+fn secret_status() -> impl Strategy<Value = SecretStatus> {
+    (text(), any::<(Option<u64>, Option<u64>)>()).prop_map(|(name, (given_ms, expires_ms))| SecretStatus {
+        name,
+        given_ms,
+        expires_ms,
+    })
+}
+
 fn stage() -> impl Strategy<Value = Stage> {
     select(&[Stage::Fetching, Stage::Compiling, Stage::Ready][..])
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
     use FailureKind::{
-        BadArguments, BadModule, Cancelled, InputFailed, MemoryLimit, NoSuchFunction, OutOfFuel, Panic, ResultTooLarge,
-        ReturnedError, Timeout, Trap, WorkerLost,
+        BadArguments, BadModule, BadOutput, Cancelled, InputFailed, MemoryLimit, NoSuchFunction, OutOfFuel,
+        OutputTooLarge, Panic, ResultTooLarge, ReturnedError, Timeout, Trap, WorkerLost,
     };
     let kind = select(vec![
         Trap,
@@ -81,6 +94,8 @@ fn failure() -> impl Strategy<Value = Failure> {
         Cancelled,
         WorkerLost,
         InputFailed,
+        OutputTooLarge,
+        BadOutput,
     ]);
     let frame = (text(), option::of(text()), any::<Option<u32>>()).prop_map(|(function, file, line)| GuestFrame {
         function,
@@ -91,8 +106,9 @@ fn failure() -> impl Strategy<Value = Failure> {
 }
 
 fn captured() -> impl Strategy<Value = Captured> {
-    (vec(any::<u8>(), 0..6), vec(any::<u8>(), 0..6), text(), any::<bool>())
-        .prop_map(|(stdout, stderr, log, truncated)| Captured { stdout, stderr, log, truncated })
+    let file = (text(), digest(), any::<u64>()).prop_map(|(path, digest, size)| OutputFile { path, digest, size });
+    (vec(any::<u8>(), 0..6), vec(any::<u8>(), 0..6), text(), any::<bool>(), vec(file, 0..3))
+        .prop_map(|(stdout, stderr, log, truncated, files)| Captured { stdout, stderr, log, truncated, files })
 }
 
 /// A batch whose offsets ascend and are in it.
@@ -146,12 +162,21 @@ fn spec() -> impl Strategy<Value = JobSpec> {
     let stdout = select(&[StdoutMode::Text, StdoutMode::Json, StdoutMode::Base64][..]);
     let command = (stdout, vec(any::<i32>(), 0..3)).prop_map(|(stdout, ok_exit)| CommandOptions { stdout, ok_exit });
     let whole = (option::of(text()), module, text(), args(), limits, select(&[Profile::Fast, Profile::Metered][..]));
-    let rest = (vec((text(), text()), 0..3), vec(input, 0..3), command, vec(job_id(), 0..3));
+    let outputs =
+        any::<Option<(u64, u32)>>().prop_map(|limits| limits.map(|(bytes, files)| OutputLimits { bytes, files }));
+    let mounts = (vec(text(), 0..3), outputs, vec(text(), 0..3)).prop_map(|(folders, outputs, secrets)| Mounts {
+        folders,
+        outputs,
+        secrets,
+    });
+    let rest = (vec((text(), text()), 0..3), vec(input, 0..3), mounts, command, vec(job_id(), 0..3));
     (whole, rest, any::<(u32, Option<u64>, i32, bool)>()).prop_map(|(whole, rest, numbers)| {
         let (name, module, function, args, limits, profile) = whole;
-        let (env, inputs, command, after) = rest;
+        let (env, inputs, mounts, command, after) = rest;
         let (retries, max_failures, priority, fold) = numbers;
         JobSpec {
+            cluster: None,
+            time_request_ms: None,
             name,
             module,
             function,
@@ -160,14 +185,13 @@ fn spec() -> impl Strategy<Value = JobSpec> {
             profile,
             env,
             inputs,
+            mounts,
             command,
             retries,
             max_failures,
             priority,
             after,
             fold,
-            cluster: None,
-            time_request_ms: None,
         }
     })
 }
@@ -222,7 +246,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (job_id(), any::<Option<u64>>()).prop_map(|(job, task)| Request::Why { job, task }),
         1 => text().prop_map(|worker| Request::Drain { worker }),
         1 => digests().prop_map(|digests| Request::Missing { digests }),
-        1 => (digest(), any::<u64>()).prop_map(|(digest, size)| Request::PutBlob { digest, size }),
+        1 => (digest(), any::<(u64, bool)>()).prop_map(|(digest, (size, ask))| Request::PutBlob { digest, size, ask }),
         1 => digest().prop_map(|digest| Request::GetBlob { digest }),
         1 => (job_id(), any::<(u64, bool)>()).prop_map(|(job, (from, follow))| Request::Watch { job, from, follow }),
         1 => select(&[Request::Jobs, Request::Farm, Request::Shutdown][..]),
@@ -231,6 +255,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => Just(Request::Tickets),
         1 => ticket_id().prop_map(|ticket| Request::Revoke { ticket }),
         1 => vec(any::<u8>(), 0..40).prop_map(|csr| Request::Renew { csr }),
+        1 => (job_id(), secrets()).prop_map(|(job, secrets)| Request::Secrets { job, secrets }),
     ]
 }
 
@@ -313,6 +338,7 @@ fn why() -> impl Strategy<Value = Why> {
     let cause = prop_oneof![
         select(&[Cause::Storing, Cause::GivenUp][..]),
         job_id().prop_map(|job| Cause::After { job }),
+        vec(text(), 0..3).prop_map(|names| Cause::Secrets { names }),
         (job_id(), any::<(u64, u64)>()).prop_map(|(job, (first, end))| Cause::Input { job, first, end }),
         any::<[u64; 3]>().prop_map(|[tasks, jobs, slots]| Cause::Slot { tasks, jobs, slots }),
         any::<(u32, u64)>().prop_map(|(attempt, wait_ms)| Cause::Backoff { attempt, wait_ms }),
@@ -370,6 +396,8 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         1 => ticket_status().prop_map(|status| Response::Revoked(Box::new(status))),
         1 => vec(vec(any::<u8>(), 0..40), 0..3).prop_map(|chain| Response::Certificate { chain }),
         1 => select(&[Response::Stored, Response::Stopping, Response::Deleted][..]),
+        1 => any::<u64>().prop_map(|from| Response::Send { from }),
+        1 => vec(secret_status(), 0..3).prop_map(Response::Secrets),
         3 => why().prop_map(|why| Response::Why(Box::new(why))),
         1 => vec(worker_id(), 0..3).prop_map(|workers| Response::Draining { workers }),
         2 => request_error().prop_map(Response::Error),

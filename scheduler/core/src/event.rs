@@ -16,6 +16,10 @@ pub enum Event<'a> {
     /// A user wants a job. Its id is [`Core::next_job`](crate::Core::next_job), or a greater one. Answered by
     /// [`JobAccepted`](crate::Command::JobAccepted) once it is stored.
     JobSubmitted { job: JobId, spec: NewJob },
+    /// Nothing of a job is to be leased for now. What is leased stays so. Changes nothing if the job has ended, or is held.
+    JobHeld { job: JobId },
+    /// A job that was held may go on.
+    JobReleased { job: JobId },
     /// A user wants no more of a job. Changes nothing if the job has ended.
     JobCancelled { job: JobId },
     /// A worker found that the job's module cannot be run: the job fails as a whole.

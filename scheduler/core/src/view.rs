@@ -52,6 +52,8 @@ pub struct WorkerView {
 pub enum Waiting {
     /// For its job to be stored.
     Storing,
+    /// For its job not to be held any more.
+    Held,
     /// For the end of an earlier job to be stored: the first of those that its job comes after.
     After { job: JobId },
     /// For the results of tasks `first..end` of an earlier job to be stored.

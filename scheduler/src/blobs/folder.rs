@@ -1,17 +1,17 @@
 //! The files in which blobs are.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use farm_link::failpoint;
 use farm_link::identity::private_folder;
 use farm_proto::ids::Digest;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::Durability;
 use crate::SchedulerError;
@@ -22,6 +22,10 @@ use crate::sync::locked;
 const OWN: u32 = 0o400;
 /// Permissions of all others.
 const SHARED: u32 = 0o600;
+/// What the names of beginnings of blobs begin with.
+const PARTIAL: &str = "part-";
+/// How long the beginning of a blob is kept.
+const PARTIALS_LAST: Duration = Duration::from_secs(86_400);
 
 /// Whether the store made a file for itself, and nobody else has put or asked about it since.
 fn is_own(file: &Metadata) -> bool {
@@ -46,12 +50,39 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Drops what an earlier scheduler was receiving when it ended.
+    /// Drops what an earlier scheduler was receiving when it ended, but for what may go on.
     pub(crate) fn clear_new(&self) -> Result<(), SchedulerError> {
         let new = self.new_path();
-        // The folder itself stays: a full disk may have no room for another.
-        let mut files = entries(&new).map_err(state_error(&new))?.into_iter();
-        files.try_for_each(|file| fs::remove_file(file.path())).map_err(state_error(&new))
+        let clear = || {
+            for entry in entries(&new)? {
+                if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            self.remove_old_partials()
+        };
+        clear().map_err(state_error(&new))
+    }
+
+    /// Drops beginnings of blobs that nobody has gone on with for a day.
+    pub(crate) fn remove_old_partials(&self) -> io::Result<()> {
+        for entry in entries(&self.new_path())? {
+            let is_partial = entry.file_name().to_string_lossy().starts_with(PARTIAL);
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if is_partial && age > PARTIALS_LAST {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file for a blob on its way in of which the beginning may be there.
+    pub(super) fn partial(&self, digest: &Digest) -> io::Result<NamedTempFile> {
+        let path = self.new_path().join(format!("{PARTIAL}{digest}"));
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::mode(options.read(true).write(true).create(true), 0o600);
+        let file = options.open(&path).map_err(|error| io::Error::from(error.kind()))?;
+        Ok(NamedTempFile::from_parts(file, TempPath::try_from_path(path)?))
     }
 
     pub(crate) fn new_path(&self) -> PathBuf {
@@ -67,6 +98,18 @@ impl Folder {
     pub(crate) fn new_file(&self) -> io::Result<NamedTempFile> {
         // The error is for the sender, who need not know our paths.
         NamedTempFile::new_in(self.new_path()).map_err(|error| io::Error::from(error.kind()))
+    }
+
+    /// Another file with what is there of the beginning of a blob, which somebody may be adding to.
+    pub(super) fn copy_of_partial(&self, digest: &Digest) -> io::Result<NamedTempFile> {
+        let mut copy = self.new_file()?;
+        match File::open(self.new_path().join(format!("{PARTIAL}{digest}"))) {
+            Ok(mut there) => drop(io::copy(&mut there, copy.as_file_mut())?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.kind().into()),
+        }
+        copy.as_file_mut().rewind()?;
+        Ok(copy)
     }
 
     /// Gives a blob its name, now that all of it is in `file` and its digest is right. It is on the disk when this returns,

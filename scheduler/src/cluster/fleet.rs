@@ -111,6 +111,10 @@ impl Fleet {
         self.heard = true;
         let mut seen = BTreeSet::new();
         for member in members {
+            // The queue remembers for a while what has ended.
+            if !member.is_alive() && !self.leases.contains_key(&member.lease) {
+                continue;
+            }
             let lease = self.leases.entry(member.lease.clone()).or_insert_with(|| Lease::new(now));
             lease.id = Some(member.id.clone());
             lease.node.clone_from(&member.node);

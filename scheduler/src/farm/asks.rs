@@ -49,6 +49,9 @@ impl Owner {
                 let _ = reply.send(results);
             }
             Ask::Cancel { caller, job, reply } => self.cancel(&caller, job, reply),
+            Ask::Secrets { caller, job, secrets, reply } => {
+                let _ = reply.send(self.secrets(&caller, job, secrets));
+            }
             Ask::Jobs { caller, reply } => {
                 let visible = self.jobs.iter().filter(|(_, record)| record.is_visible(&caller));
                 let statuses = visible.filter_map(|(&job, record)| Some(record.status(self.core.job(job)?)));
@@ -141,6 +144,7 @@ impl Owner {
         let results = self.store.begin(job);
         let mut record = JobRecord::new(row, Arc::new(args), needs, results);
         record.submitters.push(reply);
+        let needs_secrets = !record.secrets.is_empty();
         self.jobs.insert(job, record);
         self.keys.insert((caller.name.clone(), key), job);
         if let Err(refused) = self.handle(Event::JobSubmitted { job, spec: new }, None) {
@@ -148,6 +152,8 @@ impl Owner {
             for reply in self.jobs.remove(&job).into_iter().flat_map(|record| record.submitters) {
                 let _ = reply.send(Err(RequestError::Invalid(refused.to_string())));
             }
+        } else if needs_secrets {
+            self.tell(Event::JobHeld { job }, None);
         }
     }
 

@@ -9,8 +9,8 @@ use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::JobState;
 use farm_proto::message::{Lease, SchedulerControl};
 
-use super::Order;
 use super::owner::Owner;
+use super::{Introduction, Order};
 use crate::clock::{unix_ms, unix_ns};
 use crate::store::{JobEnd, Outcomes, Record, Times};
 
@@ -119,15 +119,18 @@ impl Owner {
         }
     }
 
-    fn send_lease(&self, worker: WorkerId, lease: Lease, introduce: bool) {
-        let (Some(peer), Some(record)) = (self.workers.get(&worker), self.jobs.get(&lease.job)) else {
+    fn send_lease(&mut self, worker: WorkerId, lease: Lease, introduce: bool) {
+        let (Some(peer), Some(record)) = (self.workers.get(&worker), self.jobs.get_mut(&lease.job)) else {
             return;
         };
         let Some((spec, args)) = &record.work else {
             return;
         };
-        let introduce = introduce.then(|| (Arc::clone(spec), record.stamp));
-        peer.outbox.work(Order { introduce, args: Arc::clone(args), lease });
+        let introduce = introduce.then(|| {
+            record.secrets.tell(worker);
+            Introduction { spec: Arc::clone(spec), stamp: record.stamp, secrets: record.secrets.values() }
+        });
+        peer.outbox.work(Order::Lease { introduce, args: Arc::clone(args), lease });
     }
 
     /// To a worker that has just gone, nothing is sent.

@@ -12,6 +12,7 @@ use farm_proto::message::SubmitKey;
 
 use super::Reply;
 use super::quota::Kept;
+use super::secrets::JobSecrets;
 use crate::identity::caller::Caller;
 use crate::job::args::ArgTable;
 use crate::store::{JobEnd, JobResults, JobRow};
@@ -41,6 +42,7 @@ pub(super) struct JobRecord {
     pub(super) work: Option<(Arc<JobSpec>, Arc<ArgTable>)>,
     /// What is to be stored of it, until it is.
     pub(super) row: Option<Box<JobRow>>,
+    pub(super) secrets: JobSecrets,
     /// What tasks last said of how far they are, and on which worker they run.
     progress: BTreeMap<u64, Progress>,
     /// Whether it is known to be stored.
@@ -89,6 +91,7 @@ impl JobRecord {
             results,
             work: None,
             row: None,
+            secrets: JobSecrets::of(&spec.mounts.secrets),
             progress: BTreeMap::new(),
             accepted: false,
             submitters: Vec::new(),
@@ -148,6 +151,7 @@ impl JobRecord {
     /// It is over, and that is stored.
     pub(super) fn ended(&mut self) {
         self.work = None;
+        self.secrets.clear();
         self.progress.clear();
         self.results.close();
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_core::{Config, Core, Fact, NewJob};
+use farm_core::{Config, Core, Event, Fact, NewJob};
 use farm_proto::cluster;
 use farm_proto::ids::{JobId, LeaseId};
 use tokio::time::Instant;
@@ -110,6 +110,9 @@ impl Owner {
             let args = ArgTable::of_row(&owner.store, &row)?;
             if let Some(record) = owner.jobs.get_mut(&job) {
                 record.work = Some((Arc::new(row.spec.for_worker()), Arc::new(args)));
+                if !record.secrets.is_empty() {
+                    owner.tell(Event::JobHeld { job }, None);
+                }
             }
         }
         // Jobs that should have ended with the last scheduler end now.

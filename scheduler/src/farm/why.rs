@@ -35,6 +35,10 @@ impl Owner {
         let cluster = || self.jobs.get(&job).map_or_else(String::new, |record| record.cluster.clone());
         match waiting {
             Waiting::Storing => Cause::Storing,
+            Waiting::Held => {
+                let names = self.jobs.get(&job).map(|record| record.secrets.missing());
+                Cause::Secrets { names: names.unwrap_or_default() }
+            }
             Waiting::After { job } => Cause::After { job },
             Waiting::Input { job, first, end } => Cause::Input { job, first, end },
             Waiting::Worker => {

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::owner::Owner;
 use super::{Order, Outbox, Said};
 
+/// How much later than it said a worker may be seen to end.
+const LATE: Duration = Duration::from_secs(15);
+
 /// A worker.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -103,8 +106,14 @@ impl Owner {
         }
         self.check_stamps(&mut resume, &outbox);
         for (job, _) in &resume.jobs {
-            if let Some((spec, _)) = self.jobs.get(job).and_then(|record| record.work.as_ref()) {
+            let Some(record) = self.jobs.get_mut(job) else { continue };
+            if let Some((spec, _)) = &record.work {
                 outbox.seat.introduce(*job, spec);
+                record.secrets.tell(worker);
+                if !record.secrets.is_empty() && record.secrets.missing().is_empty() {
+                    // What it has may be of an earlier time.
+                    outbox.work(Order::Secrets { job: *job, secrets: record.secrets.values() });
+                }
             }
         }
         let connection = outbox.connection.clone();
@@ -148,6 +157,12 @@ impl Owner {
         let Some(peer) = self.workers.remove(&worker) else {
             return Ok(());
         };
+        // One that was about to go is not taken down by what it runs: its batch system ended it before it could say
+        // goodbye.
+        let was_leaving = self.core.worker(worker).is_some_and(|view| view.draining);
+        let ended =
+            peer.hello.ends_in_ms.is_some_and(|ms| peer.connected.elapsed() + LATE >= Duration::from_millis(ms));
+        let how = if was_leaving || ended { Departure::Planned } else { how };
         tracing::info!(%worker, name = peer.hello.name, ?how, "worker left");
         self.owing.remove(&worker);
         self.jobs.values_mut().for_each(|record| record.worker_left(worker));

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use farm_proto::frame::MAX_PAYLOAD;
-use farm_proto::job::{Args, JobSpec, Limits, ModuleKind, Profile};
+use farm_proto::job::{Args, JobSpec, Limits, MOST_INPUTS, ModuleKind, Profile, is_below};
 use farm_proto::message::RequestError;
+use farm_proto::secret::{MOST_SECRETS, is_name};
 
 /// The longest name of a job, a function or an environment variable, in bytes.
 const MAX_NAME: usize = 1024;
@@ -14,8 +15,8 @@ const MIN_MEMORY: u64 = 64 << 10;
 const MAX_RESULT: u64 = MAX_PAYLOAD as u64 / 4 * 3;
 /// The largest limit for each kind of output, in bytes: all three of a task travel in one message.
 const MAX_OUTPUT: u64 = 4 << 20;
-/// The most files that a job may mount.
-const MAX_INPUTS: usize = 100_000;
+/// The most files that a task may leave: their listing travels in a message.
+const MAX_OUTPUT_FILES: u32 = 10_000;
 /// The most jobs that one may wait for.
 const MAX_AFTER: usize = 1_000;
 /// The most retries.
@@ -31,6 +32,8 @@ pub(crate) fn check(spec: &JobSpec) -> Result<(), RequestError> {
         .and_then(|()| limits(&spec.limits, spec.profile))
         .and_then(|()| environment(&spec.env))
         .and_then(|()| inputs(spec))
+        .and_then(|()| outputs(spec))
+        .and_then(|()| secrets(spec))
         .map_err(RequestError::Invalid)
 }
 
@@ -93,17 +96,53 @@ fn environment(env: &[(String, String)]) -> Result<(), String> {
     Ok(())
 }
 
+fn secrets(spec: &JobSpec) -> Result<(), String> {
+    let names = &spec.mounts.secrets;
+    if names.len() > MOST_SECRETS {
+        return Err(format!("{} secrets; the most is {MOST_SECRETS}", names.len()));
+    }
+    let mut seen: BTreeSet<&str> = spec.env.iter().map(|(name, _)| name.as_str()).collect();
+    for name in names {
+        if !is_name(name) {
+            return Err(format!(
+                "{name:?} is no name for a secret: it is one for a variable, of letters, digits and _"
+            ));
+        }
+        if !seen.insert(name) {
+            return Err(format!("{name} is given twice, as a secret or a variable"));
+        }
+    }
+    Ok(())
+}
+
+fn outputs(spec: &JobSpec) -> Result<(), String> {
+    match &spec.mounts.outputs {
+        Some(_) if spec.fold => Err("a reduction by pairs has no /out".to_owned()),
+        Some(outputs) if outputs.files > MAX_OUTPUT_FILES => {
+            Err(format!("a limit of {} files in /out; the most is {MAX_OUTPUT_FILES}", outputs.files))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn inputs(spec: &JobSpec) -> Result<(), String> {
-    if spec.inputs.len() > MAX_INPUTS {
-        return Err(format!("{} input files; the most is {MAX_INPUTS}", spec.inputs.len()));
+    let count = spec.inputs.len().saturating_add(spec.mounts.folders.len());
+    if count > MOST_INPUTS {
+        return Err(format!("{count} input files and empty folders; the most is {MOST_INPUTS}"));
     }
     let mut files = BTreeSet::new();
     let mut folders = BTreeSet::new();
+    let outside = |path: &str| format!("the input path {path:?} is not relative, or has empty, `.` or `..` parts");
+    for path in &spec.mounts.folders {
+        if !is_below(path) {
+            return Err(outside(path));
+        }
+        folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]).chain([path.as_str()]));
+    }
     for input in &spec.inputs {
         let path = input.path.as_str();
-        let fits = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-        if !path.split('/').all(fits) {
-            return Err(format!("the input path {path:?} is not relative, or has empty, `.` or `..` parts"));
+        if !is_below(path) {
+            return Err(outside(path));
         }
         if !files.insert(path) {
             return Err(format!("two input files are called {path:?}"));
@@ -119,7 +158,7 @@ fn inputs(spec: &JobSpec) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use farm_proto::ids::Digest;
-    use farm_proto::job::{CommandOptions, Input, ModuleRef, ResultEncoding};
+    use farm_proto::job::{CommandOptions, Input, ModuleRef, Mounts, OutputLimits, ResultEncoding};
 
     use super::*;
 
@@ -140,6 +179,7 @@ mod tests {
             profile: Profile::Fast,
             env: Vec::new(),
             inputs: Vec::new(),
+            mounts: Mounts::default(),
             command: CommandOptions::default(),
             retries: 0,
             max_failures: None,
@@ -172,6 +212,35 @@ mod tests {
         })
         .unwrap();
         mount(&["a", "b/c", "b/d", "..a", "b.c"]).unwrap();
+        empty(&["a", "b/c"], &["b/d", "e"]).unwrap();
+    }
+
+    fn empty(files: &[&str], folders: &[&str]) -> Result<(), RequestError> {
+        spec(|spec| {
+            let input = |path: &&str| Input { path: (*path).to_owned(), digest: Digest::of(b""), size: 0 };
+            spec.inputs = files.iter().map(input).collect();
+            spec.mounts.folders = folders.iter().map(|path| (*path).to_owned()).collect();
+        })
+    }
+
+    #[test]
+    fn what_is_mounted_has_to_make_sense() {
+        for (files, folders) in [(&["a"][..], &["a"][..]), (&["a"], &["a/b"]), (&[], &["../a"]), (&[], &[""])] {
+            assert!(empty(files, folders).is_err(), "{files:?} {folders:?}");
+        }
+        let secrets = |names: &[&str], env: &str| {
+            spec(|spec| {
+                spec.mounts.secrets = names.iter().map(|name| (*name).to_owned()).collect();
+                spec.env = vec![(env.to_owned(), String::new())];
+            })
+        };
+        secrets(&["A", "B_1"], "C").unwrap();
+        for (names, env) in [(&["A", "A"][..], "C"), (&["A"], "A"), (&["a/b"], "C"), (&[".."], "C"), (&[""], "C")] {
+            assert!(secrets(names, env).is_err(), "{names:?} {env}");
+        }
+        let outputs = |files| spec(|spec| spec.mounts.outputs = Some(OutputLimits { bytes: 1, files }));
+        outputs(10_000).unwrap();
+        assert!(outputs(10_001).is_err());
     }
 
     #[test]

@@ -54,7 +54,9 @@ pub(super) async fn serve(
         Request::Delete { job } => farm.delete(caller.clone(), job).await.map(|()| Response::Deleted),
         Request::Why { job, task } => why(peer, job, task).await,
         Request::Drain { worker } => farm.drain(worker).await.map(|workers| Response::Draining { workers }),
-        Request::PutBlob { digest, size } => return transfer::put(shared, writer, reader, digest, size).await,
+        Request::PutBlob { digest, size, ask } => {
+            return transfer::put(shared, writer, reader, (digest, size, ask)).await;
+        }
         Request::GetBlob { digest } => return transfer::get(peer, writer, digest).await,
         Request::Watch { job, from, follow } => match farm.results(caller.clone(), job).await {
             Ok(results) => return watch::serve(peer, writer, results, from, follow).await,
@@ -67,6 +69,7 @@ pub(super) async fn serve(
             let digests = missing(shared, digests).await;
             Ok(Response::Missing { digests })
         }
+        Request::Secrets { job, secrets } => farm.secrets(caller.clone(), job, secrets).await.map(Response::Secrets),
         Request::Jobs => farm.jobs(caller.clone()).await.map(Response::Jobs),
         Request::Job { job } => farm.status(caller.clone(), job).await.map(status),
         Request::Cancel { job } => farm.cancel(caller.clone(), job).await.map(status),
@@ -110,14 +113,14 @@ fn may(caller: &Caller, request: &Request) -> Result<(), RequestError> {
         Request::Ticket(_) | Request::Tickets | Request::Revoke { .. } | Request::Drain { .. } | Request::Shutdown => {
             Role::Admin
         }
-        Request::GetBlob { .. } | Request::Renew { .. } => return Ok(()),
+        Request::GetBlob { .. } | Request::PutBlob { .. } | Request::Renew { .. } => return Ok(()),
         Request::Submit { .. }
         | Request::Missing { .. }
-        | Request::PutBlob { .. }
         | Request::Watch { .. }
         | Request::Jobs
         | Request::Job { .. }
         | Request::Cancel { .. }
+        | Request::Secrets { .. }
         | Request::Retry { .. }
         | Request::Delete { .. }
         | Request::Why { .. }

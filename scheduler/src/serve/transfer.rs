@@ -12,21 +12,23 @@ use super::connection::Peer;
 use super::request::refuse;
 use super::streams::next_raw;
 use super::{Fault, Shared};
-use crate::blobs::{BlobReader, PutError};
+use crate::blobs::{BlobReader, BlobWriter, PutError};
 use crate::sync::off_loop;
 
-/// Takes in a blob. One that is there already is read to its end all the same: its sender is in the middle of it.
+/// Takes in a blob. One that is there already is read to its end all the same: its sender is in the middle of it, unless
+/// the sender [asks](farm_proto::message::Request::PutBlob) first.
 pub(super) async fn put(
     shared: &Arc<Shared>,
     writer: &mut FrameWriter,
     reader: &mut FrameReader,
-    digest: Digest,
-    size: u64,
+    (digest, size, ask): (Digest, u64, bool),
 ) -> Result<(), Fault> {
-    let stored = if shared.blobs.size(&digest) == Some(size) {
-        discard(reader, size).await
-    } else {
-        receive(shared, reader, digest, size).await
+    let is_there = shared.blobs.size(&digest) == Some(size);
+    let stored = match (is_there, ask) {
+        (true, true) => Ok(()),
+        (true, false) => discard(reader, size).await,
+        (false, true) => go_on(shared, writer, reader, digest, size).await,
+        (false, false) => receive(reader, size, shared.blobs.put(digest, size)).await,
     };
     match stored {
         Ok(()) => {
@@ -59,9 +61,25 @@ impl From<Fault> for NotStored {
     }
 }
 
-async fn receive(shared: &Arc<Shared>, reader: &mut FrameReader, digest: Digest, size: u64) -> Result<(), NotStored> {
-    let mut blob = shared.blobs.put(digest, size)?;
-    let mut left = size;
+/// Tells the sender where to go on, and takes in the rest.
+async fn go_on(
+    shared: &Arc<Shared>,
+    writer: &mut FrameWriter,
+    reader: &mut FrameReader,
+    digest: Digest,
+    size: u64,
+) -> Result<(), NotStored> {
+    let blob = shared.blobs.go_on(digest, size).await?;
+    let from = blob.received();
+    if from > 0 {
+        tracing::info!(%digest, from, size, "an upload goes on where it was");
+    }
+    writer.send(&Response::Send { from }, Bytes::new()).await.map_err(Fault::from)?;
+    receive(reader, size - from, Ok(blob)).await
+}
+
+async fn receive(reader: &mut FrameReader, mut left: u64, blob: Result<BlobWriter, PutError>) -> Result<(), NotStored> {
+    let mut blob = blob?;
     while left > 0 {
         let bytes = next_raw(reader).await?.ok_or_else(cut_off)?;
         left = left.saturating_sub(bytes.len() as u64);

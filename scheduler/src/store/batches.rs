@@ -188,7 +188,7 @@ impl NewBatch {
             if large {
                 insert_pin(connection, job, &self.digest)?;
             }
-            Ok(())
+            outcomes.files().try_for_each(|file| insert_pin(connection, job, &file.digest))
         };
         write().map_err(StoreError::of(path))
     }

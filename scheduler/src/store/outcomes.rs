@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use farm_proto::columns::{Columns, ColumnsError};
+use farm_proto::job::is_below;
 use farm_proto::message::Batch;
-use farm_proto::outcome::Failure;
+use farm_proto::outcome::{Failure, OutputFile};
 
 use crate::memory::kept;
 
@@ -32,6 +33,8 @@ pub(crate) enum Malformed {
     Offsets,
     #[error("a batch with more output than fits into a message")]
     TooMuchText,
+    #[error("a file of a task that is not below its folder")]
+    Path,
     #[error("results that are no columns: {0}")]
     Columns(#[from] ColumnsError),
 }
@@ -56,6 +59,10 @@ impl Outcomes {
         }
         if text(&batch) > MAX_TEXT {
             return Err(Malformed::TooMuchText);
+        }
+        let files = || batch.captured.iter().flat_map(|(_, captured)| &captured.files);
+        if files().any(|file| !is_below(&file.path)) {
+            return Err(Malformed::Path);
         }
         Columns::decode(batch.count.into(), columns.clone())?;
         Ok(Self { batch, columns: kept(columns) })
@@ -103,6 +110,11 @@ impl Outcomes {
         })
     }
 
+    /// The files that its tasks left.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &OutputFile> {
+        self.batch.captured.iter().flat_map(|(_, captured)| &captured.files)
+    }
+
     /// About how much storing it takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         64 + self.columns.len() + text(&self.batch)
@@ -132,16 +144,17 @@ fn text(batch: &Batch) -> usize {
         let frames = frames.map(|frame| 16 + frame.function.len() + frame.file.as_ref().map_or(0, String::len));
         16 + failure.message.len() + frames.sum::<usize>()
     });
-    let captured = batch
-        .captured
-        .iter()
-        .map(|(_, captured)| 16 + captured.stdout.len() + captured.stderr.len() + captured.log.len());
+    let captured = batch.captured.iter().map(|(_, captured)| {
+        let files = captured.files.iter().map(|file| 48 + file.path.len()).sum::<usize>();
+        16 + captured.stdout.len() + captured.stderr.len() + captured.log.len() + files
+    });
     failures.sum::<usize>() + captured.sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use farm_proto::columns::ColumnsBuilder;
+    use farm_proto::ids::Digest;
     use farm_proto::outcome::{Captured, FailureKind};
 
     use super::*;
@@ -194,6 +207,11 @@ mod tests {
         assert!(matches!(changed(|batch| batch.count = 11), Malformed::Columns(_)));
         let much = |batch: &mut Batch| batch.captured[0].1.stdout = vec![0; 16 << 20];
         assert!(matches!(changed(much), Malformed::TooMuchText));
+        let outside = |batch: &mut Batch| {
+            let path = "a/../../b".to_owned();
+            batch.captured[0].1.files = vec![OutputFile { path, digest: Digest::of(b""), size: 0 }];
+        };
+        assert!(matches!(changed(outside), Malformed::Path));
     }
 
     #[test]

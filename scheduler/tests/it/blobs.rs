@@ -76,7 +76,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         // More bytes than announced are no frame of anything, but the blob was whole before them.
         let whole = bytes(1000);
         let digest = Digest::of(&whole);
-        let request = Request::PutBlob { digest, size: 999 };
+        let request = Request::PutBlob { digest, size: 999, ask: false };
         let (mut writer, mut reader) = client.open(request, Bytes::new()).await;
         writer.raw(whole.into()).await.unwrap();
         writer.finish();

@@ -36,6 +36,7 @@ impl ByHand {
             match streams.work.1.expect().await.unwrap().0 {
                 SchedulerWork::Lease(lease) => break lease,
                 SchedulerWork::Job { job: introduced, stamp: its, .. } => (job, stamp) = (introduced, its),
+                SchedulerWork::Secrets { .. } => panic!("no job has any"),
             }
         };
         Self { hello, link, streams, job, stamp, lease }

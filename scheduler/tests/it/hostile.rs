@@ -119,7 +119,7 @@ fn whoever_stops_in_the_middle_is_not_waited_for() {
         let mut connections = Vec::new();
         let request = frame::encode(&Open::Request(Request::Jobs), 0).unwrap();
         // In the middle of a frame, and of a blob.
-        let blob = Request::PutBlob { digest: farm_proto::ids::Digest::of(b"x"), size: 1 << 20 };
+        let blob = Request::PutBlob { digest: farm_proto::ids::Digest::of(b"x"), size: 1 << 20, ask: false };
         let blob = frame::encode(&Open::Request(blob), 0).unwrap();
         for bytes in [&request[..5], &request[..request.len() - 1], &blob] {
             let link = dial::connect(&farm.admin, None).await.unwrap();
@@ -192,6 +192,7 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
                 match streams.work.1.expect().await.unwrap().0 {
                     farm_proto::message::SchedulerWork::Lease(lease) => break lease,
                     farm_proto::message::SchedulerWork::Job { .. } => {}
+                    farm_proto::message::SchedulerWork::Secrets { .. } => panic!("no job has any"),
                 }
             };
             let (message, payload) = answer(lease.lease, lease.first);

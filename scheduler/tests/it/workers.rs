@@ -106,6 +106,7 @@ fn a_draining_worker_is_told_when_to_leave() {
         let lease = loop {
             match streams.work.1.expect().await.unwrap().0 {
                 SchedulerWork::Job { spec: introduced, .. } => spec = Some(introduced),
+                SchedulerWork::Secrets { .. } => panic!("no job has any"),
                 SchedulerWork::Lease(lease) => break lease,
             }
         };
@@ -218,7 +219,7 @@ fn an_argument_and_a_result_of_64_mib_pass() {
         let (lease, payload) = loop {
             match streams.work.1.expect().await.unwrap() {
                 (SchedulerWork::Lease(lease), payload) => break (lease, payload),
-                (SchedulerWork::Job { .. }, _) => {}
+                (SchedulerWork::Job { .. } | SchedulerWork::Secrets { .. }, _) => {}
             }
         };
         assert!(Columns::decode(1, payload.clone()).unwrap().get(0) == huge);

@@ -45,6 +45,7 @@ pub fn frames(data: &[u8]) {
         5 => match message_of::<SchedulerWork>(message) {
             Some(SchedulerWork::Job { spec, .. }) => ask_spec(&spec, payload),
             Some(SchedulerWork::Lease(lease)) => columns(lease.count.into(), payload),
+            Some(SchedulerWork::Secrets { .. }) => drop(decode::<farm_proto::secret::Secrets>(payload)),
             None => {}
         },
         6 => drop(message_of::<Enrol>(message)),

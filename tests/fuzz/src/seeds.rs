@@ -2,16 +2,17 @@
 
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::frame::encode;
-use farm_proto::ids::{Digest, JobId, LeaseId, WorkerId};
+use farm_proto::ids::{Digest, JobId, LeaseId, TicketId, WorkerId};
 use farm_proto::job::{
-    ArgChunk, Args, CommandOptions, Input, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultArgs, ResultEncoding,
+    ArgChunk, Args, CommandOptions, Input, JobSpec, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultArgs,
+    ResultEncoding,
 };
 use farm_proto::message::{
     Batch, Claim, Enrol, Enrolled, Lease, Open, Request, RequestError, Response, Resume, SchedulerControl,
     SchedulerWork, SubmitKey, WorkerControl, WorkerHello, WorkerWork,
 };
 use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame};
-use farm_proto::ticket::{Role, Ticket};
+use farm_proto::ticket::{NewTicket, Role, Ticket};
 use farm_proto::why::Stage;
 use serde::Serialize;
 
@@ -41,6 +42,7 @@ fn spec(args: Args) -> JobSpec {
         profile: Profile::Metered,
         env: vec![("LANG".to_owned(), "C".to_owned())],
         inputs: vec![Input { path: "a/b".to_owned(), digest: Digest::of(b"input"), size: 5 }],
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 2,
         max_failures: Some(3),
@@ -82,6 +84,8 @@ pub(crate) fn frames() -> Vec<(String, Vec<u8>)> {
     let chunk = ArgChunk { digest: Digest::of(b"chunk"), count: 3, size: 18 };
     let lease = Lease { lease: LeaseId(5), job: JobId(1), first: 0, count: 3, attempts: vec![(1, 2)] };
     let results = ResultArgs { job: JobId(1), count: 2, group: Some(2), raw: true };
+    let (name, cluster) = ("w".to_owned(), Some("gpu".to_owned()));
+    let new_ticket = NewTicket { role: Role::Worker, name, cluster, valid_s: 60, uses: Some(1) };
     let open = [
         ("submit-range", submit(Args::Range { start: -3, end: 9 })),
         ("submit-inline", submit(Args::Inline { count: 3 })),
@@ -90,6 +94,9 @@ pub(crate) fn frames() -> Vec<(String, Vec<u8>)> {
         ("submit-subset", submit(Args::Subset { of: Box::new(Args::Results(results)), tasks: vec![(0, 2), (4, 5)] })),
         ("watch", Open::Request(Request::Watch { job: JobId(1), from: 2, follow: true })),
         ("why", Open::Request(Request::Why { job: JobId(1), task: Some(3) })),
+        ("ticket", Open::Request(Request::Ticket(new_ticket))),
+        ("revoke", Open::Request(Request::Revoke { ticket: TicketId(7) })),
+        ("renew", Open::Request(Request::Renew { csr: vec![0x30, 0x82] })),
         ("control", Open::Control { hello, resume }),
         ("work", Open::Work),
     ];

@@ -98,6 +98,7 @@ fn check_groups(core: &Core, id: JobId, job: &ModelJob) {
 fn kind_of(waiting: Waiting) -> Kind {
     match waiting {
         Waiting::Storing => Kind::WhyStoring,
+        Waiting::Held => unreachable!("no job is held here"),
         Waiting::After { .. } => Kind::WhyAfter,
         Waiting::Input { .. } => Kind::WhyInput,
         // No worker of this world knows its end.

@@ -2,7 +2,7 @@
 
 use farm_tests::World;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 21] = [
     "run",
     "submit",
     "up",
@@ -10,10 +10,12 @@ const COMMANDS: [&str; 19] = [
     "status",
     "jobs",
     "job",
+    "secret",
     "why",
     "inspect",
     "new",
     "build",
+    "cluster",
     "scheduler",
     "worker",
     "admin",

@@ -1,13 +1,14 @@
 //! The kinds of failures, as they stand in NDJSON, and what people are told.
 
-use farm_client::client::{BlobSource, Client, Update};
+use farm_client::client::{BlobSource, Client, Opened, Update};
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::ids::Digest;
 use farm_proto::job::ResultEncoding;
-use farm_proto::job::{Args, CommandOptions, JobSpec, JobState, JobStatus, Limits, ModuleKind, ModuleRef, Profile};
+use farm_proto::job::{
+    Args, CommandOptions, JobSpec, JobState, JobStatus, Limits, ModuleKind, ModuleRef, Mounts, Profile,
+};
 use farm_tests::World;
 use serde_json::json;
-use tokio::io::AsyncRead;
 
 use crate::support::{Farm, kinds, module, outcomes, squares};
 use crate::wat;
@@ -102,9 +103,13 @@ fn a_module_that_does_not_link_fails_its_job_once() {
 struct Bytes(Vec<u8>);
 
 impl BlobSource for Bytes {
-    async fn open(&self, digest: &Digest) -> std::io::Result<Option<(u64, Box<dyn AsyncRead + Unpin + Send>)>> {
+    async fn open(&self, digest: &Digest) -> std::io::Result<Option<Opened>> {
         let bytes = (Digest::of(&self.0) == *digest).then(|| self.0.clone());
-        Ok(bytes.map(|bytes| (bytes.len() as u64, Box::new(std::io::Cursor::new(bytes)) as Box<_>)))
+        Ok(bytes.map(|bytes| Opened {
+            size: bytes.len() as u64,
+            bytes: Box::new(std::io::Cursor::new(bytes)),
+            path: None,
+        }))
     }
 }
 
@@ -128,6 +133,7 @@ fn unchecked(farm: &Farm, module: &[u8], function: &str, arguments: &[&str]) -> 
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 0,
         max_failures: None,

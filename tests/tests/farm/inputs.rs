@@ -1,5 +1,7 @@
 //! `--input NAME=FILE` and `NAME=FOLDER`: what tasks can read at /in.
 
+use std::os::unix::fs::symlink;
+
 use farm_tests::World;
 use serde_json::{Value, json};
 
@@ -88,6 +90,95 @@ fn a_farm_gets_each_file_once_and_its_workers_share_it() {
         let finished = farm.farm(&["submit", m, "--args", &args]).with(inputs).succeeds();
         assert_eq!(finished.json(), json!(vec!["z".repeat(60_000); 40]));
     }
+}
+
+#[test]
+fn folders_come_with_their_links_and_their_empty_folders() {
+    let world = World::new();
+    world.write("tree/sub/a.txt", "in a");
+    symlink("sub/a.txt", world.path().join("tree/b.txt")).expect("a link");
+    std::fs::create_dir(world.path().join("tree/empty")).expect("a folder");
+    let m = module(&world, &reader());
+    // Opens folders only, and fails if it cannot.
+    let folder = farm_tests::wat(&world, "folder", &READS.replace("OFLAGS", "2").replace("RIGHTS", "0"));
+    for command in ["run", "submit"] {
+        let args = json!(["t/sub/a.txt", "t/b.txt"]).to_string();
+        let read = world.farm([command, m, "--args", &args, "--input", "t=tree"]).succeeds().json();
+        assert_eq!(read, json!(["in a", "in a"]));
+        let open = |args: &str| world.farm([command, "--args", args, "--input", "t=tree"]).with([&folder]);
+        open(r#"["t/empty"]"#).succeeds();
+        open(r#"["t/none"]"#).fails(1);
+        world.leaves_nothing();
+    }
+    world.write("outside.txt", "not here");
+    symlink("../outside.txt", world.path().join("tree/out.txt")).expect("a link");
+    for command in ["run", "submit"] {
+        let refused = world.farm([command, m, "--args", r#"["t/b.txt"]"#, "--input", "t=tree"]).fails(3);
+        refused.explains(&["tree/out.txt", "outside of the folder"]);
+    }
+}
+
+#[test]
+fn an_upload_that_breaks_off_goes_on_where_it_was() {
+    let log = [("FARM_LOG", "debug")];
+    let world = World::new();
+    let scheduler = world.scheduler_at("127.0.0.1:0", &[], &log);
+    let farm = |args: &[&str]| world.farm(args).with_env("FARM_TICKET", scheduler.admin_ticket());
+    let m = module(&world, &reader());
+    // No two parts of it are equal.
+    let content: Vec<u8> = (0..64u32 << 20).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    world.write("big.bin", &content);
+    let submit = ["submit", "--detach", m, "--args", r#"["x"]"#, "--input", "x=big.bin"];
+    let new = world.state().join("blobs/new");
+    let partial = || {
+        let files = std::fs::read_dir(&new).into_iter().flatten().flatten();
+        let sizes = files.filter_map(|file| file.metadata().ok()).map(|file| file.len());
+        sizes.max().unwrap_or_default()
+    };
+    let first = farm(&submit).start();
+    farm_tests::wait_for("a part of the file", || (partial() > 20 << 20).then_some(()));
+    first.signal(rustix::process::Signal::KILL);
+    let _ = first.wait();
+    assert!(partial() < content.len() as u64, "it was too fast for this test");
+    // At once, before anybody has noticed that the other is gone.
+    farm(&submit).succeeds();
+    let lines = scheduler.log();
+    let goes_on = lines.lines().find(|line| line.contains("an upload goes on where it was")).expect("it goes on");
+    let from = goes_on.split("from=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
+    assert!(from.parse::<u64>().expect("a number") >= 20 << 20, "{goes_on}");
+    // What has not changed is not sent again.
+    let stored = |lines: &str| lines.lines().filter(|line| line.contains("blob stored")).count();
+    let before = stored(&scheduler.log());
+    farm(&submit).succeeds();
+    assert_eq!(stored(&scheduler.log()), before);
+    let worker = world.worker(&scheduler, "w0", 2);
+    let read = farm(&["job", "results", "1", "--format", "ndjson"]).run();
+    assert_eq!(read.lines().len(), 1, "it is read as it is, whatever becomes of it");
+    drop(worker);
+}
+
+#[test]
+fn a_file_that_changes_meanwhile_is_named_and_nothing_is_submitted() {
+    let farm = crate::support::Farm::new(0);
+    let m = module(&farm.world, &reader());
+    let path = farm.world.write("growing.txt", "x".repeat(100_000));
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let growing = std::thread::spawn(move || {
+        use std::io::Write as _;
+        let mut file = std::fs::File::options().append(true).open(path).expect("the file");
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            file.write_all(b"more").expect("written");
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+    });
+    let submit = ["submit", "--detach", m, "--args", r#"["x"]"#, "--input", "x=growing.txt"];
+    let refused = farm.farm(&submit).fails(3);
+    refused.explains(&["growing.txt changed while it was being uploaded"]).hints(&["submit again"]);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    growing.join().expect("no panic");
+    assert_eq!(farm.farm(&["jobs", "--output", "json"]).succeeds().json(), json!([]));
+    farm.farm(&submit).succeeds();
 }
 
 #[test]

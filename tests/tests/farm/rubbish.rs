@@ -106,7 +106,7 @@ fn frames_of_noise_by_those_who_may_connect() {
 fn half_a_frame_and_then_nothing() {
     while_work_goes_on(async |farm| {
         let request = frame::encode(&Open::Request(Request::Jobs), 0).expect("small");
-        let blob = Request::PutBlob { digest: Digest::of(b"x"), size: 1 << 30 };
+        let blob = Request::PutBlob { digest: Digest::of(b"x"), size: 1 << 30, ask: false };
         let blob = frame::encode(&Open::Request(blob), 0).expect("small");
         let mut silent = Vec::new();
         for bytes in [&request[..3], &request[..request.len() - 1], &blob] {

@@ -109,6 +109,45 @@ pub(crate) fn printer(descriptor: u32, text: &str, times: u32, code: u32) -> Str
     )
 }
 
+/// A WASI command that copies what it is given (60 kB at most) to the file `name` in its folder `descriptor`, `times` times
+/// over, after `first`, which may call `$mkdir`, `$symlink`, `$link` and `$pause` (for 50 ms), and finds `other` at 512. It
+/// traps if the file cannot be opened.
+pub(crate) fn leaves(descriptor: u32, name: &str, times: u64, first: &str) -> String {
+    let length = name.len();
+    format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "path_open"
+                (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "path_symlink" (func $symlink (param i32 i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "path_link"
+                (func $link (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 2)
+            (data (i32.const 64) "{name}")
+            (data (i32.const 512) "other")
+            (func $pause
+                (i32.store (i32.const 616) (i32.const 1))
+                (i64.store (i32.const 624) (i64.const 50000000))
+                (drop (call $poll (i32.const 600) (i32.const 800) (i32.const 1) (i32.const 900))))
+            (func (export "_start") (local $left i64)
+                {first}
+                (if (call $open (i32.const {descriptor}) (i32.const 0) (i32.const 64) (i32.const {length})
+                    (i32.const 9) (i64.const 66) (i64.const 0) (i32.const 0) (i32.const 16)) (then unreachable))
+                (i32.store (i32.const 0) (i32.const 1024))
+                (i32.store (i32.const 4) (i32.const 60000))
+                (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+                (i32.store (i32.const 4) (i32.load (i32.const 8)))
+                (local.set $left (i64.const {times}))
+                (loop $again
+                    (drop (call $write (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 12)))
+                    (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+                    (br_if $again (i64.ne (local.get $left) (i64.const 0))))))"#
+    )
+}
+
 /// A WASI command that ends with the exit code that is its input, one digit or two.
 pub(crate) const EXIT: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))

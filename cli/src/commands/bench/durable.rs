@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use farm_client::args::Arguments;
 use farm_client::blobs::JobBlobs;
-use farm_client::client::BlobSource;
+use farm_client::client::{BlobSource, Opened};
 use farm_client::launch::cores;
 use farm_proto::ids::Digest;
 use indicatif::HumanCount;
@@ -131,10 +131,10 @@ struct Sent<'a> {
 }
 
 impl BlobSource for Sent<'_> {
-    async fn open(&self, digest: &Digest) -> io::Result<Option<(u64, Box<dyn AsyncRead + Unpin + Send>)>> {
+    async fn open(&self, digest: &Digest) -> io::Result<Option<Opened>> {
         let opened = self.blobs.open(digest).await?;
         let last = Arc::clone(&self.last);
-        Ok(opened.map(|(size, reader)| (size, Box::new(Noting { reader, last }) as Box<_>)))
+        Ok(opened.map(|opened| Opened { bytes: Box::new(Noting { reader: opened.bytes, last }), ..opened }))
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) async fn child(args: &BenchArgs, module: &LoadedModule, time: Duratio
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: None,
+        outputs: None,
+        secrets: None,
         command: CommandOptions::default(),
         result: module.info.result_encoding(&function.info, &CommandOptions::default()),
     };

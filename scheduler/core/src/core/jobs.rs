@@ -43,6 +43,16 @@ impl Core {
         Ok(())
     }
 
+    pub(super) fn hold_job(&mut self, id: JobId, held: bool) -> Result<(), Refused> {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.held = held;
+            self.sync_runnable(id);
+        } else if !self.ended.contains_key(&id) {
+            return Err(Refused::NoSuchJob(id));
+        }
+        Ok(())
+    }
+
     pub(super) fn job_failed_on(&mut self, worker: WorkerId, id: JobId, failure: &Failure) -> Result<(), Refused> {
         let knows = self.workers.get(&worker).ok_or(Refused::NoSuchWorker(worker))?.knows.contains(&id);
         if !knows {

@@ -132,6 +132,8 @@ impl Core {
         match event {
             Event::JobSubmitted { job, spec } => self.job_submitted(job, spec)?,
             Event::JobCancelled { job } => self.job_cancelled(job)?,
+            Event::JobHeld { job } => self.hold_job(job, true)?,
+            Event::JobReleased { job } => self.hold_job(job, false)?,
             Event::JobFailed { worker, job, failure } => self.job_failed_on(worker, job, failure)?,
             Event::Persisted { seq } => self.facts_persisted(seq)?,
             Event::WorkerJoined { worker, cluster, slots, ends, resume } => {

@@ -98,6 +98,9 @@ impl Core {
         if job.phase == Phase::Storing {
             return Some(Waiting::Storing);
         }
+        if job.held {
+            return Some(Waiting::Held);
+        }
         job.after.first().map(|&job| Waiting::After { job })
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Job {
     pub(crate) time_request: Option<u64>,
 
     pub(crate) phase: Phase,
+    /// Whether nothing of it is to be leased for now.
+    pub(crate) held: bool,
     /// Whether a task of it was ever handed out.
     pub(crate) started: bool,
     /// Whether its owner has it among the jobs that a lease can be made of.
@@ -151,6 +153,7 @@ impl Job {
             arg_bytes: spec.arg_bytes,
             time_request: spec.time_request,
             phase: Phase::Storing,
+            held: false,
             started: false,
             runnable: false,
             reason: None,
@@ -195,7 +198,8 @@ impl Job {
 
     /// Whether there is something to make a lease of.
     pub(crate) fn has_work(&self) -> bool {
-        self.phase == Phase::Live && self.after.is_empty() && !(self.waiting.is_empty() && self.last_chance.is_empty())
+        let may = self.phase == Phase::Live && !self.held && self.after.is_empty();
+        may && !(self.waiting.is_empty() && self.last_chance.is_empty())
     }
 
     pub(crate) fn counts(&self) -> Counts {

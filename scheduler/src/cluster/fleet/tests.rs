@@ -199,6 +199,20 @@ fn what_a_node_reports_is_shown() {
 }
 
 #[test]
+fn what_has_ended_is_no_failure_again() {
+    let mut rig = Rig::with(2);
+    rig.want(1);
+    let at = rig.up.iter().position(|up| up.draining).expect("one that goes");
+    let gone = rig.up.remove(at).name;
+    rig.set(&gone, QueueState::Ended("exit code 0".to_owned()));
+    for _ in 0..3 {
+        rig.fleet.heard(rig.now, &rig.queue);
+        assert_eq!(rig.want(1), []);
+    }
+    assert_eq!((rig.fleet.failures, rig.fleet.trouble.as_deref()), (0, None));
+}
+
+#[test]
 fn missing_once_is_no_news() {
     let mut rig = Rig::with(1);
     rig.up.clear();

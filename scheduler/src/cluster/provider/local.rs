@@ -109,7 +109,9 @@ impl Local {
         let program = order.spec.worker_binary.clone().unwrap_or_else(|| self.program.display().to_string());
         let slots = order.spec.cores.to_string();
         let words = [program.as_str(), "worker", "--name", lease, "--slots", &slots];
-        words.map(str::to_owned).to_vec()
+        let mut words = words.map(str::to_owned).to_vec();
+        words.extend(order.spec.time_s.map(|time| format!("--time={time}s")));
+        words
     }
 
     pub(super) fn poll(&self, farm: &str) -> Result<Vec<Member>, ProviderError> {

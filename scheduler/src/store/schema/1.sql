@@ -101,7 +101,7 @@ CREATE TABLE clusters (
     sum BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Blobs that jobs need: modules, inputs, arguments, large columns.
+-- Blobs that jobs need: modules, inputs, arguments, large columns, files that tasks left.
 CREATE TABLE pins (
     job INTEGER NOT NULL,
     digest BLOB NOT NULL,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{
-    Args, CommandOptions, JobSpec, JobState, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding,
+    Args, CommandOptions, JobSpec, JobState, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding,
 };
 use farm_proto::message::{Batch, SubmitKey};
 use farm_proto::outcome::{Failure, FailureKind};
@@ -137,6 +137,7 @@ pub(crate) fn row(job: u64, tasks: i64) -> JobRow {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 3,
         max_failures: None,

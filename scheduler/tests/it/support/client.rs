@@ -10,7 +10,7 @@ use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::{Digest, JobId};
 use farm_proto::job::{
-    ArgChunk, Args, CommandOptions, JobSpec, JobStatus, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding,
+    ArgChunk, Args, CommandOptions, JobSpec, JobStatus, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding,
 };
 use farm_proto::message::{Open, Request, RequestError, Response, SubmitKey};
 use farm_proto::outcome::Failure;
@@ -80,6 +80,7 @@ pub(crate) fn range_job(start: i64, end: i64) -> JobSpec {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 0,
         max_failures: None,
@@ -142,7 +143,7 @@ impl Client {
 
     pub(crate) async fn put(&self, digest: Digest, bytes: &[u8]) -> Response {
         let size = bytes.len() as u64;
-        let (mut writer, mut reader) = self.open(Request::PutBlob { digest, size }, Bytes::new()).await;
+        let (mut writer, mut reader) = self.open(Request::PutBlob { digest, size, ask: false }, Bytes::new()).await;
         for piece in bytes.chunks(256 << 10) {
             // The scheduler may refuse before it has read everything.
             if writer.raw(Bytes::copy_from_slice(piece)).await.is_err() {

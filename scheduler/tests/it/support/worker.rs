@@ -131,6 +131,7 @@ async fn run(
             message = work.1.next::<SchedulerWork>() => {
                 let Ok(Some((message, payload))) = message else { return };
                 match message {
+                    SchedulerWork::Secrets { .. } => panic!("no job has any"),
                     SchedulerWork::Job { job, spec, .. } => {
                         if let WorkerKind::RefusesJobs = kind {
                             let failure = Failure::new(FailureKind::BadModule, "no such thing");

@@ -8,7 +8,7 @@ use farm_link::dial::{Link, connect};
 use farm_link::stream::{FrameReader, FrameWriter};
 use farm_proto::columns::ColumnsBuilder;
 use farm_proto::ids::{Digest, JobId};
-use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Profile, ResultEncoding};
+use farm_proto::job::{Args, CommandOptions, JobSpec, Limits, ModuleKind, ModuleRef, Mounts, Profile, ResultEncoding};
 use farm_proto::message::{
     Batch, Lease, Open, Request, Response, Resume, SchedulerControl, SchedulerWork, SubmitKey, WorkerHello, WorkerWork,
 };
@@ -55,7 +55,7 @@ async fn make() -> Result<[Folder; 2]> {
 
 async fn put_module(client: &Link) -> Result<()> {
     let (mut writer, mut reader) = client.open().await?;
-    let put = Request::PutBlob { digest: Digest::of(MODULE), size: MODULE.len() as u64 };
+    let put = Request::PutBlob { digest: Digest::of(MODULE), size: MODULE.len() as u64, ask: false };
     writer.send(&Open::Request(put), Bytes::new()).await?;
     writer.raw(Bytes::from_static(MODULE)).await?;
     writer.finish();
@@ -83,6 +83,7 @@ async fn submit(client: &Link, key: u128, tasks: i64) -> Result<JobId> {
         profile: Profile::Fast,
         env: Vec::new(),
         inputs: Vec::new(),
+        mounts: Mounts::default(),
         command: CommandOptions::default(),
         retries: 0,
         max_failures: None,

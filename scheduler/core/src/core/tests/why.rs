@@ -122,3 +122,35 @@ fn what_is_over_waits_for_nothing() {
     rig.tell(Event::Persisted { seq: rig.core.last_fact() });
     assert_eq!(rig.core.why_all(empty), Some(Vec::new()));
 }
+
+#[test]
+fn of_a_job_that_is_held_nothing_is_leased() {
+    let mut rig = Rig { acks: false, ..Rig::new() };
+    rig.join(1, 1);
+    let job = rig.submit("ada", 3);
+    let other = rig.submit("ada", 1);
+    assert_eq!(rig.tell(Event::JobHeld { job }), []);
+    assert_eq!(rig.core.why(job, 0), Some(Waiting::Storing));
+    rig.acks = true;
+    let commands = rig.tell(Event::Persisted { seq: rig.core.last_fact() });
+    let held = lease(&commands);
+    assert_eq!(held.job, other, "others go on");
+    assert_eq!(rig.core.why(job, 2), Some(Waiting::Held));
+    assert_eq!(why_all(&rig, job), [group(0, 3, Waiting::Held)]);
+    let done = super::batch(0, 1, MS);
+    assert_eq!(
+        super::leases(&rig.tell(Event::BatchArrived { worker: WorkerId(1), lease: held.lease, batch: &done })),
+        []
+    );
+    let held = lease(&rig.tell(Event::JobReleased { job }));
+    assert_eq!((held.job, held.first), (job, 0));
+    // What is leased stays so, and counts.
+    rig.tell(Event::JobHeld { job });
+    let commands = rig.tell(Event::BatchArrived { worker: WorkerId(1), lease: held.lease, batch: &done });
+    assert_eq!((super::leases(&commands), rig.counts(job).succeeded), (Vec::new(), 1));
+    assert_eq!(why_all(&rig, job), [group(1, 2, Waiting::Held)]);
+    rig.tell(Event::JobCancelled { job });
+    assert_eq!(rig.tell(Event::JobReleased { job }), [], "it is over");
+    assert_eq!(rig.try_tell(Event::JobHeld { job: JobId(99) }), Err(Refused::NoSuchJob(JobId(99))));
+    rig.core.check_invariants();
+}

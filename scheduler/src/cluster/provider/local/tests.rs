@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::config::tests::spec;
 use super::super::Program;
+use super::super::config::tests::spec;
 use super::*;
 
 const FARM: &str = "0123456789";

@@ -55,6 +55,7 @@ impl Script<'_> {
         set("farm_sha256", &order.program.sha256);
         set("farm_kib", &order.program.size.div_ceil(1024).to_string());
         set("farm_slots", &spec.cores.to_string());
+        set("farm_time", &spec.time_s.map(|time| format!("--time={time}s")).unwrap_or_default());
         set("farm_program", spec.worker_binary.as_deref().unwrap_or_default());
         body.push_str("farm_lease=$farm_base-${SLURM_ARRAY_TASK_ID:-0}\n");
         // Several workers of one job have names of their own.

@@ -126,7 +126,8 @@ farm_main() {
   farm_anywhere farm_note
   trap - EXIT
   # The shell becomes the worker, which gets its signals.
-  exec "$farm_program" worker --name "$farm_name" --slots "$farm_slots" --scratch "$farm_job" </dev/null
+  exec "$farm_program" worker --name "$farm_name" --slots "$farm_slots" ${farm_time:+"$farm_time"} \
+    --scratch "$farm_job" </dev/null
 }
 
 farm_note() {
