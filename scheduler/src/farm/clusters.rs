@@ -29,7 +29,7 @@ pub(super) struct Clusters {
     next_show: Instant,
     fleets: watch::Receiver<FleetViews>,
     /// Who is to be told of a change when so many records are written. Ascending.
-    waiting: VecDeque<(u64, String, Reply<ClusterStatus>)>,
+    waiting: VecDeque<(u64, Result<ClusterStatus, RequestError>, Reply<ClusterStatus>)>,
 }
 
 /// The owner's ends of what it and the provisioner show each other.
@@ -220,7 +220,9 @@ impl Owner {
         self.clusters.by_name.insert(name.clone(), row.clone());
         self.show_clusters_now();
         let number = self.commits.add_other(Record::Cluster(Box::new(row)));
-        self.clusters.waiting.push_back((number, name, reply));
+        // As it is now: one without workers that is to stop is gone by then.
+        let status = self.cluster(&name);
+        self.clusters.waiting.push_back((number, status, reply));
     }
 
     /// Tells those whose changes are stored, or, while nothing can be, that they are not. They are tried again all the
@@ -233,9 +235,8 @@ impl Owner {
                 return;
             }
             let is_stored = *number <= written;
-            let Some((_, name, reply)) = self.clusters.waiting.pop_front() else { return };
-            let answer =
-                if is_stored { self.cluster(&name) } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
+            let Some((_, status, reply)) = self.clusters.waiting.pop_front() else { return };
+            let answer = if is_stored { status } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
             let _ = reply.send(answer);
         }
     }
