@@ -63,7 +63,7 @@ impl fmt::Debug for Told {
 }
 
 impl Client {
-    /// Dials the farm of `ticket`; see [`Dialer`](farm_link::dial::Dialer) for `identities`. Fails if nobody answers:
+    /// Dials the farm of `ticket`; see [`Dialer`] for `identities`. Fails if nobody answers:
     /// patience begins with the first answer, and with the first connection if that does not last.
     ///
     /// # Errors
