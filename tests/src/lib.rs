@@ -69,6 +69,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct World {
     folder: tempfile::TempDir,
     binary: PathBuf,
+    prefix: Vec<String>,
 }
 
 impl World {
@@ -80,10 +81,22 @@ impl World {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("farm-test-").tempdir();
         let folder = folder.unwrap_or_else(|error| panic!("cannot make a temporary folder: {error}"));
-        let world = Self { folder, binary: binary() };
+        let world = Self { folder, binary: binary(), prefix: Vec::new() };
         let temporary = world.temporary();
         fs::create_dir(&temporary).unwrap_or_else(|error| panic!("cannot make {}: {error}", temporary.display()));
         world
+    }
+
+    /// The same, with everything in it behind a prefix that becomes the program, such as [`net::Host::prefix`].
+    #[must_use]
+    pub fn behind(mut self, prefix: Vec<String>) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// The `farm` that is tested.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The world's folder. Commands run in it.
@@ -130,7 +143,10 @@ impl World {
     }
 
     fn command(&self, program: &Path) -> Command {
-        let command = Command::new(program, self.path());
+        let command = match self.prefix.split_first() {
+            None => Command::new(program, self.path()),
+            Some((first, rest)) => Command::new(Path::new(first), self.path()).with(rest).with([program]),
+        };
         let command = command.with_env("FARM_HOME", self.path().join("home")).with_env("FARM_CACHE", self.cache());
         command.with_env("TMPDIR", self.temporary()).with_env("XDG_CONFIG_HOME", self.path().join("config"))
     }

@@ -15,6 +15,19 @@ pub(crate) struct Site {
     pub(crate) scheduler: Scheduler,
     pub(crate) world: World,
     config: PathBuf,
+    http: String,
+}
+
+/// How a site is, if it is not the usual one.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) slurm: Options,
+    /// Shell commands before each worker.
+    pub(crate) prologue: String,
+    /// More lines for `[provider.slurm]` in `farm.toml`.
+    pub(crate) lines: String,
+    /// Where the scheduler listens, over UDP and over HTTP, if not at a free port of this machine.
+    pub(crate) listens: Option<[String; 2]>,
 }
 
 impl Site {
@@ -25,18 +38,23 @@ impl Site {
 
     /// The same, with more lines for `[provider.slurm]` in `farm.toml`.
     pub(crate) fn configured(options: Options, lines: &str) -> Option<Self> {
-        let slurm = Slurm::start(options)?;
         let world = World::new();
         let scratch = world.path().join("scratch");
         fs::create_dir(&scratch).unwrap_or_else(|error| panic!("cannot make {}: {error}", scratch.display()));
         // The nodes are this machine; a real one has its own.
-        let config = format!(
-            "[provider.slurm]\npoll_period = \"1s\"\nprologue = \"export TMPDIR={}\"\n{lines}\n",
-            scratch.display()
-        );
+        let prologue = format!("export TMPDIR={}", scratch.display());
+        Self::planned(world, Plan { slurm: options, prologue, lines: lines.to_owned(), listens: None })
+    }
+
+    /// In a world that is there already. `None`, once it has printed why, where there is no SLURM.
+    pub(crate) fn planned(world: World, plan: Plan) -> Option<Self> {
+        let slurm = Slurm::start(plan.slurm)?;
+        let Plan { prologue, lines, listens, .. } = plan;
+        let config = format!("[provider.slurm]\npoll_period = \"1s\"\nprologue = '''\n{prologue}\n'''\n{lines}\n");
         let config = world.write("farm.toml", config);
-        let scheduler = scheduler(&world, &slurm, &config, "127.0.0.1:0");
-        Some(Self { slurm, scheduler, world, config })
+        let [listen, http] = listens.unwrap_or_else(|| ["127.0.0.1:0"; 2].map(str::to_owned));
+        let scheduler = scheduler(&world, &slurm, &config, [&listen, &http]);
+        Some(Self { slurm, scheduler, world, config, http })
     }
 
     /// Kills the scheduler with -9.
@@ -47,7 +65,7 @@ impl Site {
 
     /// Starts the scheduler again, at its address and with its state.
     pub(crate) fn restart_scheduler(&mut self) {
-        self.scheduler = scheduler(&self.world, &self.slurm, &self.config, &self.scheduler.address);
+        self.scheduler = scheduler(&self.world, &self.slurm, &self.config, [&self.scheduler.address, &self.http]);
     }
 
     /// A command of the farm's administrator.
@@ -80,9 +98,9 @@ impl Site {
     }
 }
 
-fn scheduler(world: &World, slurm: &Slurm, config: &Path, listen: &str) -> Scheduler {
+fn scheduler(world: &World, slurm: &Slurm, config: &Path, [listen, http]: [&str; 2]) -> Scheduler {
     let environment = slurm.environment();
     let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, &**value)).collect();
     let config = config.display().to_string();
-    world.scheduler_at(listen, &["--http", "127.0.0.1:0", "--config", &config], &environment)
+    world.scheduler_at(listen, &["--http", http, "--config", &config], &environment)
 }
