@@ -2,6 +2,7 @@
 //!
 //! Where there is no SLURM, or we are not root, they say so and pass.
 
+mod apart;
 mod gateway;
 mod harness;
 mod network;
