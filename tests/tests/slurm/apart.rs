@@ -154,7 +154,7 @@ fn behind_nat(udp: Vec<u16>, tcp: &[u16]) -> Option<(Net, Site)> {
     let prologue = format!("export TMPDIR={}", scratch.display());
     let listens = [UDP, HTTP].map(|port| format!("{}:{port}", net.scheduler().address()));
     let lines = format!("log_dir = \"{}\"", scratch.display());
-    let site = Site::planned(world, Plan { slurm, prologue, lines, listens: Some(listens) })?;
+    let site = Site::planned(world, Plan { slurm, prologue, lines, listens: Some(listens), ..Plan::default() })?;
     Some((net, site))
 }
 

@@ -5,5 +5,6 @@
 mod apart;
 mod gateway;
 mod harness;
+mod hidden;
 mod network;
 mod site;

@@ -16,6 +16,7 @@ pub(crate) struct Site {
     pub(crate) world: World,
     config: PathBuf,
     http: String,
+    env: Vec<(&'static str, String)>,
 }
 
 /// How a site is, if it is not the usual one.
@@ -28,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) lines: String,
     /// Where the scheduler listens, over UDP and over HTTP, if not at a free port of this machine.
     pub(crate) listens: Option<[String; 2]>,
+    /// Variables of the scheduler's environment.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Site {
@@ -43,18 +46,19 @@ impl Site {
         fs::create_dir(&scratch).unwrap_or_else(|error| panic!("cannot make {}: {error}", scratch.display()));
         // The nodes are this machine; a real one has its own.
         let prologue = format!("export TMPDIR={}", scratch.display());
-        Self::planned(world, Plan { slurm: options, prologue, lines: lines.to_owned(), listens: None })
+        Self::planned(world, Plan { slurm: options, prologue, lines: lines.to_owned(), ..Plan::default() })
     }
 
     /// In a world that is there already. `None`, once it has printed why, where there is no SLURM.
     pub(crate) fn planned(world: World, plan: Plan) -> Option<Self> {
         let slurm = Slurm::start(plan.slurm)?;
-        let Plan { prologue, lines, listens, .. } = plan;
+        let Plan { prologue, lines, listens, mut env, .. } = plan;
+        env.extend(slurm.environment());
         let config = format!("[provider.slurm]\npoll_period = \"1s\"\nprologue = '''\n{prologue}\n'''\n{lines}\n");
         let config = world.write("farm.toml", config);
         let [listen, http] = listens.unwrap_or_else(|| ["127.0.0.1:0"; 2].map(str::to_owned));
-        let scheduler = scheduler(&world, &slurm, &config, [&listen, &http]);
-        Some(Self { slurm, scheduler, world, config, http })
+        let scheduler = scheduler(&world, &env, &config, [&listen, &http]);
+        Some(Self { slurm, scheduler, world, config, http, env })
     }
 
     /// Kills the scheduler with -9.
@@ -65,7 +69,7 @@ impl Site {
 
     /// Starts the scheduler again, at its address and with its state.
     pub(crate) fn restart_scheduler(&mut self) {
-        self.scheduler = scheduler(&self.world, &self.slurm, &self.config, [&self.scheduler.address, &self.http]);
+        self.scheduler = scheduler(&self.world, &self.env, &self.config, [&self.scheduler.address, &self.http]);
     }
 
     /// A command of the farm's administrator.
@@ -98,9 +102,8 @@ impl Site {
     }
 }
 
-fn scheduler(world: &World, slurm: &Slurm, config: &Path, [listen, http]: [&str; 2]) -> Scheduler {
-    let environment = slurm.environment();
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, &**value)).collect();
+fn scheduler(world: &World, env: &[(&str, String)], config: &Path, [listen, http]: [&str; 2]) -> Scheduler {
+    let env: Vec<_> = env.iter().map(|(name, value)| (*name, &**value)).collect();
     let config = config.display().to_string();
-    world.scheduler_at(listen, &["--http", http, "--config", &config], &environment)
+    world.scheduler_at(listen, &["--http", http, "--config", &config], &env)
 }
