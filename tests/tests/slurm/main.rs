@@ -2,9 +2,12 @@
 //!
 //! Where there is no SLURM, or we are not root, they say so and pass.
 
+mod adapt;
 mod apart;
+mod failures;
 mod gateway;
 mod harness;
 mod hidden;
 mod network;
 mod site;
+mod work;

@@ -1,0 +1,114 @@
+//! Clusters whose queue refuses, and whose workers are taken away.
+
+use farm_tests::slurm::{Options, Preemption};
+use farm_tests::wait_for;
+use serde_json::json;
+
+use crate::site::Site;
+use crate::work::{Work, short, up};
+
+/// Creates a cluster of workers with one core.
+fn create(site: &Site, name: &str, scale: &str, more: &[&str]) {
+    site.farm(&["cluster", "create", name, "--provider", "slurm", "--scale", scale]).with(more).succeeds();
+}
+
+#[test]
+fn workers_that_are_cancelled_by_hand_are_replaced() {
+    let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, ..Options::default() }) else { return };
+    create(&site, "c", "2", &[]);
+    let before = site.until_up("c", 2);
+    let mut work = Work::start(&site, "c", 1500, 5_000_000);
+    work.until_done(&site, 50);
+    let jobs = site.live_jobs();
+    for job in &jobs {
+        let scancel = site.slurm.command("scancel").arg(job).status();
+        assert!(scancel.expect("scancel starts").success());
+    }
+    let after = site.until_cluster("c", "two others", |status| {
+        let (before, now) = (up(&before), up(status));
+        now.len() == 2 && now.iter().all(|name| !before.contains(name))
+    });
+    assert_eq!((&after["lost"], &after["retry_in_s"]), (&json!(0), &json!(null)), "{after}");
+    work.is_under_way();
+    work.completes(&site);
+    assert_eq!(site.slurm.jobs().len(), 4, "{:?}", site.slurm.jobs());
+}
+
+#[test]
+fn workers_leave_before_their_time_is_up_and_others_come() {
+    let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, ..Options::default() }) else { return };
+    // SLURM counts in minutes; the worker believes the environment of its job.
+    let soon = "farm_now=$(date +%s); export SLURM_JOB_START_TIME=$farm_now SLURM_JOB_END_TIME=$((farm_now + 8))\n";
+    let prologue = site.world.write("soon.sh", soon).display().to_string();
+    create(&site, "c", "2", &["--prologue", &prologue]);
+    let before = site.until_up("c", 2);
+    let work = Work::start(&site, "c", 2000, 5_000_000);
+    let mut seen = up(&before);
+    // Two generations after the first one.
+    wait_for("workers to come and go", || {
+        let status = site.show("c");
+        assert_eq!(status["retry_in_s"], json!(null), "{status}");
+        seen.extend(up(&status));
+        seen.sort();
+        seen.dedup();
+        (seen.len() >= 6).then_some(())
+    });
+    work.completes(&site);
+    let ended =
+        site.slurm.jobs().into_iter().filter(|job| !matches!(&*job.state, "PENDING" | "RUNNING" | "COMPLETING"));
+    let ended: Vec<_> = ended.map(|job| job.state).collect();
+    assert!(ended.len() >= 4 && ended.iter().all(|state| state == "COMPLETED"), "{ended:?}");
+    let job = site.farm(&["job", "show", "1", "--output", "json"]).succeeds().json();
+    assert_eq!(job["retried"], 0, "{job}");
+}
+
+#[test]
+fn workers_that_urgent_jobs_push_aside_come_back() {
+    for preemption in [Preemption::Requeue, Preemption::Cancel { grace: 0 }] {
+        let preemption = Some(preemption);
+        let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, preemption, ..Options::default() }) else {
+            return;
+        };
+        create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
+        let before = site.until_up("c", 2);
+        let mut work = Work::start(&site, "c", 2000, 5_000_000);
+        work.until_done(&site, 50);
+        let urgent = ["--partition=urgent", "--exclusive", "--nodelist=n1", "--wrap", "sleep 1000"];
+        let urgent = site.slurm.submit(&urgent);
+        site.slurm.until_job(&urgent, "RUNNING");
+        let during = site.until_cluster("c", "one to wait", |status| status["up"] == 1 && status["queued"] == 1);
+        assert!(up(&before).contains(&up(&during)[0]), "{during}");
+        let reason = site.until_cluster("c", "why", |status| short(status).contains("1 in the queue: "));
+        assert_eq!(reason["wanted"], 2);
+        let scancel = site.slurm.command("scancel").arg(&urgent).status();
+        assert!(scancel.expect("scancel starts").success());
+        site.until_up("c", 2);
+        work.is_under_way();
+        work.completes(&site);
+    }
+}
+
+#[test]
+fn a_site_may_bound_what_waits_and_what_runs() {
+    let options = || Options { nodes: 1, debug_nodes: 0, ..Options::default() };
+    let Some(site) = Site::configured(options(), "max_queued = 1") else { return };
+    create(&site, "c", "5", &[]);
+    let capped = "there may be no more workers of the provider slurm by the site's configuration";
+    let is_full = |status: &serde_json::Value| status["up"] == 2 && status["queued"] == 1;
+    let full = site.until_cluster("c", "one to wait", |status| is_full(status) && short(status).contains(capped));
+    assert!(short(&full).contains("1 in the queue: "), "{full}");
+    assert_eq!(site.live_jobs().len(), 3);
+    drop(site);
+
+    let Some(site) = Site::configured(options(), "max_running = 2") else { return };
+    create(&site, "one", "2", &[]);
+    site.until_up("one", 2);
+    create(&site, "other", "1", &[]);
+    let status = site.until_cluster("other", "the bound", |status| short(status).contains(capped));
+    assert_eq!((&status["queued"], &status["retry_in_s"]), (&json!(0), &json!(null)), "{status}");
+    // As soon as there is room, it goes on.
+    site.farm(&["cluster", "scale", "one", "1"]).succeeds();
+    site.until_up("other", 1);
+    site.until_up("one", 1);
+    assert_eq!(site.live_jobs().len(), 2);
+}
