@@ -118,7 +118,7 @@ pub(crate) enum ProviderError {
 
 impl ProviderError {
     /// Whether nothing was done, for sure. If not, [`Provider::poll`] tells.
-    pub(crate) const fn is_sure(&self) -> bool {
+    pub(crate) fn is_sure(&self) -> bool {
         match self {
             Self::Refused(_) => true,
             Self::Command(error) => error.is_sure(),

@@ -25,6 +25,21 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: u64 = 64 << 20;
 const MAX_COMPLAINT: u64 = 64 << 10;
 
+/// What `sbatch` says when it has got no answer, in lower case.
+const SILENCES: [&str; 3] = ["timed out", "unable to contact", "zero bytes were transmitted"];
+/// What it says of what it or the controller refuses. What is not in here is only repeated later.
+const REFUSALS: [&str; 9] = [
+    "invalid",
+    "requested",
+    "not available",
+    "violates",
+    "limit",
+    "denied",
+    "not permitted",
+    "unrecognized option",
+    "unable to accept job",
+];
+
 /// One line, as the shells of some users cannot quote others. bash has variables that cannot be unset.
 const SHELL: &str = concat!(
     "IFS= read -r FARM_TICKET; ",
@@ -57,9 +72,17 @@ pub(crate) enum CommandError {
 
 impl CommandError {
     /// Whether it has done nothing, for sure. A command that fails may have done something: a controller that is slow
-    /// to answer does what it was asked to.
-    pub(crate) const fn is_sure(&self) -> bool {
-        matches!(self, Self::Start { .. } | Self::Missing { .. })
+    /// to answer does what it was asked to. Only one that gives its reason has refused.
+    pub(crate) fn is_sure(&self) -> bool {
+        match self {
+            Self::Start { .. } | Self::Missing { .. } => true,
+            Self::Failed { words, .. } => {
+                let words = words.to_ascii_lowercase();
+                let has_one_of = |list: &[&str]| list.iter().any(|part| words.contains(part));
+                has_one_of(&REFUSALS) && !has_one_of(&SILENCES)
+            }
+            Self::TimedOut { .. } | Self::Pipe { .. } | Self::Answer { .. } => false,
+        }
     }
 }
 
@@ -300,7 +323,7 @@ pub(super) mod tests {
             ("sbatch", "cat >/dev/null; echo 'sbatch: error: invalid partition specified: x' >&2; exit 1"),
         ]);
         let error = fakes.runner(None).run(say(&["sbatch"])).await.unwrap_err();
-        assert!(!error.is_sure());
+        assert!(error.is_sure());
         assert_eq!(error.to_string(), "sbatch failed (exit status: 1): sbatch: error: invalid partition specified: x");
         let error = fakes.runner(None).run(say(&["squeue-not-there"])).await.unwrap_err();
         assert!(error.is_sure() && error.to_string().starts_with("squeue-not-there is not on PATH: "), "{error}");
@@ -308,6 +331,24 @@ pub(super) mod tests {
         assert!(error.to_string().contains("ssh far") && error.to_string().contains("PATH is "), "{error}");
         let error = fakes.runner(Some("no-such-ssh far")).run(say(&["sbatch"])).await.unwrap_err();
         assert!(matches!(error, CommandError::Start { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_gives_no_reason_may_have_done_it() {
+        for (words, is_sure) in [
+            ("sbatch: error: Batch job submission failed: Requested node configuration is not available", true),
+            ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy", true),
+            ("sbatch: error: Batch job submission failed: Access/permission denied", true),
+            ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", false),
+            ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", false),
+            ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", false),
+            ("ssh: connect to host login port 22: Connection refused", false),
+            ("", false),
+        ] {
+            let fakes = Fakes::new(&[("sbatch", &format!("cat >/dev/null; echo '{words}' >&2; exit 1"))]);
+            let error = fakes.runner(None).run(say(&["sbatch"])).await.unwrap_err();
+            assert_eq!(error.is_sure(), is_sure, "{error}");
+        }
     }
 
     #[tokio::test]
