@@ -190,6 +190,8 @@ impl Work {
         };
         for action in cluster.fleet.plan(now, view.connected.clone(), number, view.wanted.now) {
             match action {
+                // It would not be found again.
+                Action::Submit(_) if source.mute.is_some() => {}
                 Action::Submit(count) => {
                     let count = count.min(*room).min(Provider::MAX_COUNT);
                     cluster.fleet.capped = (count == 0).then(|| {
