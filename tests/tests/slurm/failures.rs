@@ -12,6 +12,29 @@ fn create(site: &Site, name: &str, scale: &str, more: &[&str]) {
     site.farm(&["cluster", "create", name, "--provider", "slurm", "--scale", scale]).with(more).succeeds();
 }
 
+/// A node that dies is noticed soon.
+fn hasty() -> Options {
+    Options { nodes: 2, debug_nodes: 0, slurmd_timeout: 2, message_timeout: 2, ..Options::default() }
+}
+
+#[test]
+fn a_partition_that_is_not_there_is_named_and_tried_less_and_less() {
+    let Some(site) = Site::start(Options { nodes: 1, debug_nodes: 0, ..Options::default() }) else { return };
+    create(&site, "astray", "2", &["--partition", "moon"]);
+    // The first pauses are of 1 s and 5 s.
+    let status = site.until_cluster("astray", "a third attempt", |status| status["retry_in_s"].as_u64() > Some(6));
+    assert!(short(&status).contains("invalid partition specified: moon"), "{status}");
+    assert_eq!((&status["queued"], &status["starting"], &status["up"]), (&json!(0), &json!(0), &json!(0)), "{status}");
+    let listed = site.farm(&["cluster", "list"]).succeeds();
+    assert!(listed.text().contains("astray: short of workers") && listed.text().contains("moon"), "{}", listed.text());
+    assert!(listed.text().contains("the next attempt is in"), "{}", listed.text());
+    assert_eq!(site.slurm.jobs(), []);
+    site.farm(&["cluster", "stop", "astray"]).succeeds();
+    wait_for("the end of the cluster", || {
+        (site.farm(&["cluster", "show", "astray"]).run().code() != Some(0)).then_some(())
+    });
+}
+
 #[test]
 fn workers_that_are_cancelled_by_hand_are_replaced() {
     let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, ..Options::default() }) else { return };
@@ -31,6 +54,43 @@ fn workers_that_are_cancelled_by_hand_are_replaced() {
     assert_eq!((&after["lost"], &after["retry_in_s"]), (&json!(0), &json!(null)), "{after}");
     work.is_under_way();
     work.completes(&site);
+    assert_eq!(site.slurm.jobs().len(), 4, "{:?}", site.slurm.jobs());
+}
+
+#[test]
+fn the_workers_of_a_node_that_crashes_are_replaced_on_another() {
+    let Some(site) = Site::start(hasty()) else { return };
+    create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
+    let before = site.until_up("c", 2);
+    let work = Work::start(&site, "c", 1500, 5_000_000);
+    work.until_done(&site, 50);
+    site.slurm.node("n1").crash();
+    site.until_cluster("c", "the loss to show", |status| status["up"] == 1 && status["lost"] == 1);
+    // There is nowhere else to go.
+    let alone = site.until_cluster("c", "another to be asked for", |status| status["queued"] == 1);
+    assert!(up(&before).contains(&up(&alone)[0]), "{alone}");
+    assert!(!short(&alone).is_empty(), "{alone}");
+    site.slurm.node("n1").start();
+    site.until_up("c", 2);
+    work.completes(&site);
+}
+
+#[test]
+fn a_controller_that_is_away_costs_no_worker_and_doubles_none() {
+    let Some(site) = Site::start(Options { nodes: 1, debug_nodes: 0, ..Options::default() }) else { return };
+    create(&site, "c", "3", &[]);
+    let full = |status: &serde_json::Value| status["up"] == 2 && short(status).contains("1 in the queue: Resources");
+    let before = site.until_cluster("c", "a full node", full);
+    site.slurm.controller().kill();
+    site.until_cluster("c", "silence to show", |status| short(status).contains("the queue does not answer"));
+    // Nothing is submitted that could not be found again.
+    site.farm(&["cluster", "scale", "c", "4"]).succeeds();
+    Work::start(&site, "c", 300, 5_000_000).completes(&site);
+    let during = site.show("c");
+    assert_eq!((up(&during), &during["queued"], &during["wanted"]), (up(&before), &json!(1), &json!(4)), "{during}");
+    site.slurm.controller().start();
+    let after = site.until_cluster("c", "a fourth in the queue", |status| status["queued"] == 2);
+    assert_eq!(up(&after), up(&before), "{after}");
     assert_eq!(site.slurm.jobs().len(), 4, "{:?}", site.slurm.jobs());
 }
 
