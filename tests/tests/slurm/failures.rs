@@ -36,6 +36,24 @@ fn a_partition_that_is_not_there_is_named_and_tried_less_and_less() {
 }
 
 #[test]
+fn what_can_never_run_is_told_in_the_words_of_the_queue() {
+    // It waits in the queue for better times, or is refused.
+    for enforce_part_limits in [false, true] {
+        let options = Options { nodes: 1, debug_nodes: 1, enforce_part_limits, ..Options::default() };
+        let Some(site) = Site::start(options) else { return };
+        create(&site, "wide", "1", &["--worker-cores", "64"]);
+        create(&site, "long", "1", &["--partition", "debug", "--time", "1h"]);
+        let told = if enforce_part_limits { "More processors requested" } else { "in the queue: PartitionConfig" };
+        let wide = site.until_cluster("wide", told, |status| short(status).contains(told));
+        assert_eq!(wide["queued"], u64::from(!enforce_part_limits), "{wide}");
+        let told =
+            if enforce_part_limits { "Requested time limit is invalid" } else { "in the queue: PartitionTimeLimit" };
+        let long = site.until_cluster("long", told, |status| short(status).contains(told));
+        assert_eq!(long["queued"], u64::from(!enforce_part_limits), "{long}");
+    }
+}
+
+#[test]
 fn workers_that_are_cancelled_by_hand_are_replaced() {
     let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, ..Options::default() }) else { return };
     create(&site, "c", "2", &[]);
@@ -73,6 +91,27 @@ fn the_workers_of_a_node_that_crashes_are_replaced_on_another() {
     site.slurm.node("n1").start();
     site.until_up("c", 2);
     work.completes(&site);
+}
+
+#[test]
+fn a_node_that_hangs_and_comes_back_disturbs_nothing() {
+    let Some(site) = Site::start(hasty()) else { return };
+    create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
+    site.until_up("c", 2);
+    let mut work = Work::start(&site, "c", 4000, 20_000_000);
+    work.until_done(&site, 50);
+    site.slurm.node("n1").freeze();
+    site.until_cluster("c", "the loss to show", |status| status["up"] == 1);
+    site.slurm.until_node("n1", "down*");
+    let done = Work::done(&site);
+    work.until_done(&site, done + 50);
+    // It has tasks that others have by now.
+    site.slurm.node("n1").thaw();
+    let after = site.until_up("c", 2);
+    assert_eq!(after["lost"], 0, "{after}");
+    work.is_under_way();
+    work.completes(&site);
+    wait_for("no other worker", || (site.live_jobs().len() == 2).then_some(()));
 }
 
 #[test]
