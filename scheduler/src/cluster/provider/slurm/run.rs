@@ -25,7 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: u64 = 64 << 20;
 const MAX_COMPLAINT: u64 = 64 << 10;
 
-/// What `sbatch` says when it has got no answer, in lower case.
+/// What `sbatch` says before it sleeps for a second and more, when the queue is full.
+const SLEEPS: &str = "sleeping and retrying";
+/// What it says when it has got no answer, in lower case.
 const SILENCES: [&str; 3] = ["timed out", "unable to contact", "zero bytes were transmitted"];
 /// What it says of what it or the controller refuses. What is not in here is only repeated later.
 const REFUSALS: [&str; 9] = [
@@ -64,6 +66,9 @@ pub(crate) enum CommandError {
     TimedOut { program: String, after: Duration },
     #[error("{program} failed ({status}): {words}")]
     Failed { program: String, status: ExitStatus, words: String },
+    /// It has been refused for now, and would go on trying for two minutes.
+    #[error("{program} has to wait: {words}")]
+    Waits { program: String, words: String },
     #[error("the pipes of {program} broke: {source}")]
     Pipe { program: String, source: io::Error },
     #[error("{program} answers what nobody understands: {answer:?}")]
@@ -75,7 +80,7 @@ impl CommandError {
     /// to answer does what it was asked to. Only one that gives its reason has refused.
     pub(crate) fn is_sure(&self) -> bool {
         match self {
-            Self::Start { .. } | Self::Missing { .. } => true,
+            Self::Start { .. } | Self::Missing { .. } | Self::Waits { .. } => true,
             Self::Failed { words, .. } => {
                 let words = words.to_ascii_lowercase();
                 let has_one_of = |list: &[&str]| list.iter().any(|part| words.contains(part));
@@ -140,17 +145,20 @@ impl Runner {
         let mut child = self.start(&invocation, &program)?;
         let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
         let talk = tokio::time::timeout(self.timeout, talk(&mut child, invocation)).await;
-        let Ok(talk) = talk else {
+        if !matches!(talk, Ok(Ok(_))) {
             // With all that it has started.
             if let Some(group) = group {
                 // Fails only if it has just ended.
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
             let _ = child.wait().await;
-            return Err(CommandError::TimedOut { program, after: self.timeout });
+        }
+        let (status, answer, complaint) = match talk {
+            Ok(Ok(talk)) => talk,
+            Ok(Err(Broken::Waits(words))) => return Err(CommandError::Waits { program, words }),
+            Ok(Err(Broken::Pipe(source))) => return Err(CommandError::Pipe { program, source }),
+            Err(_) => return Err(CommandError::TimedOut { program, after: self.timeout }),
         };
-        let (status, answer, complaint) =
-            talk.map_err(|source| CommandError::Pipe { program: program.clone(), source })?;
         if status.success() {
             return Ok(answer);
         }
@@ -190,7 +198,21 @@ impl Runner {
     }
 }
 
-async fn talk(child: &mut Child, invocation: Invocation) -> io::Result<(ExitStatus, String, String)> {
+/// Why a command is not heard to its end.
+#[derive(Debug)]
+enum Broken {
+    Pipe(io::Error),
+    /// It says that it sleeps, and why.
+    Waits(String),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Pipe(error)
+    }
+}
+
+async fn talk(child: &mut Child, invocation: Invocation) -> Result<(ExitStatus, String, String), Broken> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let say = async move {
         if let Some(mut stdin) = stdin {
@@ -198,9 +220,27 @@ async fn talk(child: &mut Child, invocation: Invocation) -> io::Result<(ExitStat
             // One that does not want to hear it says so by its exit code.
             let _ = stdin.write_all(text.as_bytes()).await;
         }
+        Ok(())
     };
-    let ((), answer, complaint) = tokio::join!(say, bounded(stdout, MAX_ANSWER), bounded(stderr, MAX_COMPLAINT));
-    Ok((child.wait().await?, answer?, complaint?))
+    let answer = async { Ok(bounded(stdout, MAX_ANSWER).await?) };
+    let ((), answer, complaint) = tokio::try_join!(say, answer, complaint(stderr))?;
+    Ok((child.wait().await?, answer, complaint))
+}
+
+/// Reads to the end, or until a command says that it waits: others are not to wait with it.
+async fn complaint(from: Option<impl AsyncRead + Unpin>) -> Result<String, Broken> {
+    let mut bytes = Vec::new();
+    if let Some(mut from) = from {
+        let mut bounded = (&mut from).take(MAX_COMPLAINT);
+        while bounded.read_buf(&mut bytes).await? > 0 {
+            let words = String::from_utf8_lossy(&bytes);
+            if words.contains(SLEEPS) {
+                return Err(Broken::Waits(first_words(&words)));
+            }
+        }
+        tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Reads to the end, and keeps the beginning.
@@ -331,6 +371,14 @@ pub(super) mod tests {
         assert!(error.to_string().contains("ssh far") && error.to_string().contains("PATH is "), "{error}");
         let error = fakes.runner(Some("no-such-ssh far")).run(say(&["sbatch"])).await.unwrap_err();
         assert!(matches!(error, CommandError::Start { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_would_wait_is_ended() {
+        let words = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying";
+        let fakes = Fakes::new(&[("sbatch", &format!("cat >/dev/null; echo '{words}' >&2; sleep 600"))]);
+        let error = fakes.runner(None).run(say(&["sbatch"])).await.unwrap_err();
+        assert!(error.is_sure() && error.to_string() == format!("sbatch has to wait: {words}"), "{error}");
     }
 
     #[tokio::test]
