@@ -211,3 +211,25 @@ fn a_site_may_bound_what_waits_and_what_runs() {
     site.until_up("one", 1);
     assert_eq!(site.live_jobs().len(), 2);
 }
+
+#[test]
+fn a_queue_that_is_full_is_tried_again() {
+    let options = Options {
+        nodes: 1,
+        debug_nodes: 0,
+        min_job_age: 2,
+        extra: vec!["MaxJobCount=2".to_owned()],
+        ..Options::default()
+    };
+    let Some(site) = Site::start(options) else { return };
+    // There are to be fewer than that.
+    let other = site.slurm.submit(&["--wrap", "sleep 1000"]);
+    create(&site, "c", "1", &[]);
+    let told = "temporarily unable to accept job";
+    let status =
+        site.until_cluster("c", told, |status| short(status).contains(told) && status["retry_in_s"] != json!(null));
+    assert_eq!(status["queued"], 0, "{status}");
+    let scancel = site.slurm.command("scancel").arg(&other).status();
+    assert!(scancel.expect("scancel starts").success());
+    site.until_up("c", 1);
+}
