@@ -512,6 +512,9 @@ pub(crate) struct WorkerArgs {
     /// How long it goes on working and waits for a scheduler that is gone.
     #[arg(long, default_value = "10m", value_parser = duration, value_name = "TIME")]
     pub(crate) wait: std::time::Duration,
+    /// How long it tries to reach the scheduler for the first time; by default as long as --wait.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) first_wait: Option<std::time::Duration>,
     /// How long the tasks that it runs may go on when it is told to end; the others are handed back at once.
     #[arg(long, default_value = "25s", value_parser = duration, value_name = "TIME")]
     pub(crate) grace: std::time::Duration,

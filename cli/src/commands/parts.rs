@@ -191,6 +191,7 @@ async fn run_worker(args: WorkerArgs) -> Result<u8, Report> {
     let options = AgentOptions::new(name, slots as usize, cache);
     let mut options = options.map_err(|error| Report::internal("cannot find the farm binary").because(&error))?;
     options.wait = args.wait;
+    options.first_wait = args.first_wait;
     options.grace = args.grace;
     options.stay = args.time.into_iter().chain(time_of_job()).min();
     tokio::select! {

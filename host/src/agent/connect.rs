@@ -66,8 +66,9 @@ pub(super) struct Connector {
     hello: WorkerHello,
     /// When this worker will be gone, if that is known.
     ends: Option<Instant>,
-    /// For how long it is tried.
+    /// For how long it is tried: at first, and once there was a connection.
     wait: Duration,
+    later_wait: Duration,
     /// Since when there is no connection, or none that lasts.
     away_since: Instant,
     /// Since when there is one.
@@ -92,18 +93,19 @@ enum Done {
 }
 
 impl Connector {
-    /// Begins to dial. Later on, it is dialled again for at most `wait` after each loss.
+    /// Begins to dial, for at most the first time. Later on, it is dialled again for at most the other after each loss.
     pub(super) fn new(
         ticket: &Ticket,
         identities: Option<&Path>,
         (hello, ends): (WorkerHello, Option<Instant>),
-        wait: Duration,
+        (wait, later_wait): (Duration, Duration),
     ) -> Self {
         let mut connector = Self {
             dialer: Dialer::new(ticket.clone(), identities),
             hello,
             ends,
             wait,
+            later_wait,
             away_since: Instant::now(),
             connected: None,
             failures: 0,
@@ -151,6 +153,7 @@ impl Connector {
             }
             Ok(Done::Greeted(Ok(session))) => {
                 self.connected = Some(Instant::now());
+                self.wait = self.later_wait;
                 self.last_error = None;
                 self.renewal = self.dialer.renewal_in().and_then(|time| Instant::now().checked_add(time));
                 Step::Greeted(Box::new(session))

@@ -72,6 +72,9 @@ pub struct AgentOptions {
     /// For how long a scheduler is dialled that is not there, or not any more. With [`Duration::ZERO`] once, and the
     /// worker ends when it loses its connection.
     pub wait: Duration,
+    /// Instead of [`Self::wait`], for how long a scheduler is dialled that has never been there: whoever has started the
+    /// worker may want to know soon that it has no way to the scheduler.
+    pub first_wait: Option<Duration>,
     /// How long running tasks may go on in a worker that is told to leave.
     pub grace: Duration,
     /// How long the worker may stay, counted from its start: it tells the scheduler, and leaves in time. A span, as the
@@ -102,6 +105,7 @@ impl AgentOptions {
             compiler: slot.exe.clone(),
             slot,
             wait: Self::WAIT,
+            first_wait: None,
             grace: Self::GRACE,
             stay: None,
         })

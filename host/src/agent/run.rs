@@ -75,7 +75,12 @@ pub(super) async fn run(
         leave_from: ends.zip(options.stay).map(|(ends, stay)| ends - FAREWELL_TIME.min(stay / 4)),
         work: Work::new(slots),
         outbox: Outbox::default(),
-        connector: Connector::new(ticket, options.identities.as_deref(), (hello(options), ends), options.wait),
+        connector: Connector::new(
+            ticket,
+            options.identities.as_deref(),
+            (hello(options), ends),
+            (options.first_wait.unwrap_or(options.wait), options.wait),
+        ),
         session: None,
         connected_before: false,
         link,

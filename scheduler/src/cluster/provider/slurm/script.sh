@@ -125,9 +125,9 @@ farm_main() {
   export FARM_REPORT=''
   farm_anywhere farm_note
   trap - EXIT
-  # The shell becomes the worker, which gets its signals.
+  # The shell becomes the worker, which gets its signals. One that has no way to the scheduler is to say so soon.
   exec "$farm_program" worker --name "$farm_name" --slots "$farm_slots" ${farm_time:+"$farm_time"} \
-    --scratch "$farm_job" </dev/null
+    --scratch "$farm_job" --first-wait 1m </dev/null
 }
 
 farm_note() {
