@@ -116,8 +116,8 @@ fn nodes_need_no_disk_of_the_submitter() {
 }
 
 /// Where the scheduler listens in a network of its own, over UDP and HTTP.
-const UDP: u16 = 7117;
-const HTTP: u16 = 7118;
+pub(crate) const UDP: u16 = 7117;
+pub(crate) const HTTP: u16 = 7118;
 
 /// A WASI command that prints its input after 2 s.
 const SLOW: &str = r#"(module
@@ -136,7 +136,7 @@ const SLOW: &str = r#"(module
         (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
 /// A site whose nodes are behind NAT, and whose scheduler is reached at these ports only.
-fn behind_nat(udp: Vec<u16>, tcp: &[u16]) -> Option<(Net, Site)> {
+pub(crate) fn behind_nat(udp: Vec<u16>, tcp: &[u16]) -> Option<(Net, Site)> {
     let tcp = [tcp, &[CONTROLLER_PORT]].concat();
     let net = Net::start(&net::Options { nodes: 2, udp, tcp, tcp_to_nodes: vec![NODE_PORT] })?;
     let places = [0, 1].map(|n| (format!("n{}", n + 1), net.node(n).place())).to_vec();

@@ -4,6 +4,7 @@
 
 mod adapt;
 mod apart;
+mod bad_nodes;
 mod failures;
 mod gateway;
 mod harness;
