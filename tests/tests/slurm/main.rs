@@ -2,6 +2,8 @@
 //!
 //! Where there is no SLURM, or we are not root, they say so and pass.
 
+#![expect(clippy::expect_used, reason = "a test's panic is its report")]
+
 mod adapt;
 mod apart;
 mod bad_nodes;
