@@ -198,6 +198,183 @@ pub mod farm {
                 }
             }
         }
+        /// What a long task needs to go on elsewhere when its worker goes. Not offered to the calls of a fold.
+        #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+        pub mod checkpoint {
+            #[used]
+            #[doc(hidden)]
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
+            use super::super::super::_rt;
+            /// Why a state is not kept.
+            #[derive(Clone, Copy)]
+            pub enum Refusal {
+                /// It is longer than this many bytes.
+                TooLarge(u64),
+            }
+            impl ::core::fmt::Debug for Refusal {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    match self {
+                        Refusal::TooLarge(e) => {
+                            f.debug_tuple("Refusal::TooLarge").field(e).finish()
+                        }
+                    }
+                }
+            }
+            impl ::core::fmt::Display for Refusal {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    write!(f, "{:?}", self)
+                }
+            }
+            impl ::core::error::Error for Refusal {}
+            #[allow(unused_unsafe, clippy::all)]
+            /// Whether the worker is about to go. Once it is, it stays so.
+            #[allow(async_fn_in_trait)]
+            pub fn should_stop() -> bool {
+                unsafe {
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "farm:function/checkpoint@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "should-stop"]
+                        fn wit_import0() -> i32;
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import0() -> i32 {
+                        unreachable!()
+                    }
+                    let ret = wit_import0();
+                    _rt::bool_lift(ret as u8)
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// Keeps a state for the task's next attempt, in the place of the last one. When this returns, the worker has it.
+            #[allow(async_fn_in_trait)]
+            pub fn keep(state: &[u8]) -> Result<(), Refusal> {
+                unsafe {
+                    #[repr(align(8))]
+                    struct RetArea([::core::mem::MaybeUninit<u8>; 24]);
+                    let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 24]);
+                    let vec0 = state;
+                    let ptr0 = vec0.as_ptr().cast::<u8>();
+                    let len0 = vec0.len();
+                    let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "farm:function/checkpoint@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "keep"]
+                        fn wit_import2(_: *mut u8, _: usize, _: *mut u8);
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import2(_: *mut u8, _: usize, _: *mut u8) {
+                        unreachable!()
+                    }
+                    wit_import2(ptr0.cast_mut(), len0, ptr1);
+                    let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+                    let result7 = match l3 {
+                        0 => {
+                            let e = ();
+                            Ok(e)
+                        }
+                        1 => {
+                            let e = {
+                                let l4 = i32::from(*ptr1.add(8).cast::<u8>());
+                                let v6 = match l4 {
+                                    n => {
+                                        debug_assert_eq!(n, 0, "invalid enum discriminant");
+                                        let e6 = {
+                                            let l5 = *ptr1.add(16).cast::<i64>();
+                                            l5 as u64
+                                        };
+                                        Refusal::TooLarge(e6)
+                                    }
+                                };
+                                v6
+                            };
+                            Err(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                    };
+                    result7
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// What the last attempt that kept a state has kept.
+            #[allow(async_fn_in_trait)]
+            pub fn restored() -> Option<_rt::Vec<u8>> {
+                unsafe {
+                    #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                    #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                    struct RetArea(
+                        [::core::mem::MaybeUninit<
+                            u8,
+                        >; 3 * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let mut ret_area = RetArea(
+                        [::core::mem::MaybeUninit::uninit(); 3
+                            * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let ptr0 = ret_area.0.as_mut_ptr().cast::<u8>();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "farm:function/checkpoint@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "restored"]
+                        fn wit_import1(_: *mut u8);
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import1(_: *mut u8) {
+                        unreachable!()
+                    }
+                    wit_import1(ptr0);
+                    let l2 = i32::from(*ptr0.add(0).cast::<u8>());
+                    let result6 = match l2 {
+                        0 => None,
+                        1 => {
+                            let e = {
+                                let l3 = *ptr0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l4 = *ptr0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let len5 = l4;
+                                <_ as From<
+                                    _rt::Vec<_>,
+                                >>::from(_rt::Vec::from_raw_parts(l3.cast(), len5, len5))
+                            };
+                            Some(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                    };
+                    result6
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// Keeps a state and ends the attempt: does not return. Only once `should-stop` is true; else the task fails.
+            #[allow(async_fn_in_trait)]
+            pub fn suspend(state: &[u8]) -> () {
+                unsafe {
+                    let vec0 = state;
+                    let ptr0 = vec0.as_ptr().cast::<u8>();
+                    let len0 = vec0.len();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "farm:function/checkpoint@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "suspend"]
+                        fn wit_import1(_: *mut u8, _: usize);
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import1(_: *mut u8, _: usize) {
+                        unreachable!()
+                    }
+                    wit_import1(ptr0.cast_mut(), len0);
+                }
+            }
+        }
     }
 }
 #[rustfmt::skip]
@@ -563,12 +740,30 @@ mod _rt {
             self as i32
         }
     }
+    pub unsafe fn bool_lift(val: u8) -> bool {
+        if cfg!(debug_assertions) {
+            match val {
+                0 => false,
+                1 => true,
+                _ => panic!("invalid bool discriminant"),
+            }
+        } else {
+            val != 0
+        }
+    }
+    pub use alloc_crate::vec::Vec;
+    pub unsafe fn invalid_enum_discriminant<T>() -> T {
+        if cfg!(debug_assertions) {
+            panic!("invalid enum discriminant")
+        } else {
+            unsafe { core::hint::unreachable_unchecked() }
+        }
+    }
     pub use alloc_crate::string::String;
     #[cfg(target_arch = "wasm32")]
     pub fn run_ctors_once() {
         wit_bindgen::rt::run_ctors_once();
     }
-    pub use alloc_crate::vec::Vec;
     pub unsafe fn string_lift(bytes: Vec<u8>) -> String {
         if cfg!(debug_assertions) {
             String::from_utf8(bytes).unwrap()
@@ -625,18 +820,22 @@ pub(crate) use __export_function_impl as export;
 )]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 597] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xd6\x03\x01A\x02\x01\
-A\x06\x01B\x0a\x01m\x04\x05error\x04warn\x04info\x05debug\x04\0\x05level\x03\0\0\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 759] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xf8\x04\x01A\x02\x01\
+A\x08\x01B\x0a\x01m\x04\x05error\x04warn\x04info\x05debug\x04\0\x05level\x03\0\0\
 \x01r\x04\x03jobw\x05indexw\x07attempty\x04seedw\x04\0\x09task-info\x03\0\x02\x01\
 @\x02\x05level\x01\x07messages\x01\0\x04\0\x03log\x01\x04\x01@\x02\x04donew\x05t\
 otalw\x01\0\x04\0\x08progress\x01\x05\x01@\0\0\x03\x04\0\x04task\x01\x06\x03\0\x18\
 farm:function/host@0.1.0\x05\0\x01B\x02\x01@\x04\x07messages\x04files\x04liney\x06\
 columny\x01\0\x04\0\x08panicked\x01\0\x03\0\x19farm:function/panic@0.1.0\x05\x01\
-\x01B\x08\x01q\x03\x10no-such-function\x01s\0\x0dbad-arguments\x01s\0\x0ereturne\
-d-error\x01s\0\x04\0\x07failure\x03\0\0\x01p}\x01j\x01\x02\x01\x01\x01@\x02\x08f\
-unctions\x05input\x02\0\x03\x04\0\x04call\x01\x04\x01@\0\0s\x04\0\x08describe\x01\
-\x05\x04\0\x1bfarm:function/handler@0.1.0\x05\x02\x04\0\x1cfarm:function/functio\
+\x01B\x0d\x01q\x01\x09too-large\x01w\0\x04\0\x07refusal\x03\0\0\x01@\0\0\x7f\x04\
+\0\x0bshould-stop\x01\x02\x01p}\x01j\0\x01\x01\x01@\x01\x05state\x03\0\x04\x04\0\
+\x04keep\x01\x05\x01k\x03\x01@\0\0\x06\x04\0\x08restored\x01\x07\x01@\x01\x05sta\
+te\x03\x01\0\x04\0\x07suspend\x01\x08\x03\0\x1efarm:function/checkpoint@0.1.0\x05\
+\x02\x01B\x08\x01q\x03\x10no-such-function\x01s\0\x0dbad-arguments\x01s\0\x0eret\
+urned-error\x01s\0\x04\0\x07failure\x03\0\0\x01p}\x01j\x01\x02\x01\x01\x01@\x02\x08\
+functions\x05input\x02\0\x03\x04\0\x04call\x01\x04\x01@\0\0s\x04\0\x08describe\x01\
+\x05\x04\0\x1bfarm:function/handler@0.1.0\x05\x03\x04\0\x1cfarm:function/functio\
 n@0.1.0\x04\0\x0b\x0e\x01\0\x08function\x03\0\0\0G\x09producers\x01\x0cprocessed\
 -by\x02\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
 #[inline(never)]

@@ -52,7 +52,11 @@
 //! [`testing`]: log lines go to standard error, the task is number 0 of job 0 unless the test says otherwise.
 //!
 //! Each task runs in a memory of its own, which is thrown away afterwards. Statics start anew for every task.
+//!
+//! Workers come and go, and a task that takes hours may outlive several. [`should_stop`] tells that the worker is about to
+//! go, [`checkpoint`] keeps a state, and the task's next attempt begins with it ([`restored`]).
 
+mod checkpoint;
 mod describe;
 mod failure;
 mod host;
@@ -78,6 +82,7 @@ mod bindings;
 
 pub mod testing;
 
+pub use checkpoint::{TooLarge, checkpoint, restored, should_stop, suspend};
 #[doc = include_str!("function.md")]
 pub use farm_macros::function;
 pub use host::{Level, Task, log, progress, task};

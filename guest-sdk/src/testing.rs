@@ -18,7 +18,14 @@
 //!
 //! assert!(testing::call("draw", "[7]").is_err(), "it takes no arguments");
 //! ```
+//!
+//! [`attempt`] runs a function that keeps checkpoints as one attempt of several.
 
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod carried;
+
+#[cfg(not(target_family = "wasm"))]
+pub use self::carried::{Attempt, attempt};
 #[cfg(not(target_family = "wasm"))]
 use crate::Task;
 pub use crate::failure::Failure;

@@ -206,3 +206,42 @@ fn functions_are_described_with_schemas() {
     assert_eq!((&reverse["raw"], &reverse["params"][0]["type"]), (&json!(true), &json!("&[u8]")));
     assert_eq!(reverse["params"][0].get("schema"), None);
 }
+
+/// Counts to three, one step for each checkpoint: how far the last attempt was, and the end.
+fn counts() -> (u8, u8) {
+    let restored = farm::restored().map_or(0, |state| state[0]);
+    let mut count = restored;
+    while count < 3 {
+        count += 1;
+        farm::checkpoint([count]).unwrap();
+        if farm::should_stop() {
+            farm::suspend([count]);
+        }
+    }
+    (restored, count)
+}
+
+#[test]
+fn an_attempt_goes_on_where_the_last_one_was() {
+    let first = testing::attempt(None, 1, counts);
+    assert_eq!((first.value, first.state.clone()), (None, Some(vec![1])));
+    let second = testing::attempt(first.state, usize::MAX, counts);
+    assert_eq!((second.value, second.state), (Some((1, 3)), Some(vec![3])));
+    assert_eq!(counts(), (0, 3), "without an attempt, nothing is kept");
+}
+
+#[test]
+fn a_state_that_is_too_large_is_refused_and_the_last_one_stays() {
+    let ended = testing::attempt(None, usize::MAX, || {
+        farm::checkpoint(b"small").unwrap();
+        farm::checkpoint(vec![0; (16 << 20) + 1]).unwrap_err().to_string()
+    });
+    assert_eq!(ended.value.unwrap(), "a checkpoint of 16777217 bytes is more than the 16777216 that are kept");
+    assert_eq!(ended.state.unwrap(), b"small");
+}
+
+#[test]
+#[should_panic(expected = "before farm::should_stop() said so")]
+fn nothing_is_suspended_on_a_worker_that_stays() {
+    testing::attempt(None, usize::MAX, || farm::suspend(b""));
+}
