@@ -332,6 +332,9 @@ pub enum SchedulerWork {
     Secrets { job: JobId },
     /// Run these tasks. Payload: their arguments as columns, unless the job's arguments are a range.
     Lease(Lease),
+    /// What an earlier attempt of a task has [kept](WorkerWork::Checkpoint): for the next one, of the lease that follows
+    /// at once, behind all of its restored tasks. Payload: that.
+    Restored { lease: LeaseId, task: u64 },
 }
 
 /// Tasks `first..first + count` of a job, handed to one worker.
@@ -353,9 +356,15 @@ pub enum WorkerWork {
     Results { lease: LeaseId, batch: Batch },
     /// The slot that ran the task died with it, through no limit of the job.
     Lost { lease: LeaseId, task: u64, message: String },
-    /// Tasks of a lease that were not started and will not be.
+    /// Tasks of a lease that are not run to their end here: not started, or cut off because the worker leaves.
     Returned { lease: LeaseId, first: u64, count: u32 },
+    /// A task of a lease that has not been answered keeps a state for its next attempt, in the place of the last. It
+    /// counts only if the lease still has the task. Payload: the state, at most [`MAX_CHECKPOINT`] bytes.
+    Checkpoint { lease: LeaseId, task: u64 },
 }
+
+/// The longest state that a task can keep, in bytes.
+pub const MAX_CHECKPOINT: usize = 16 << 20;
 
 /// What a peer without a certificate sends on its only stream, under [`crate::ALPN_ENROL`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

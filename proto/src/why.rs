@@ -15,6 +15,16 @@ pub struct Why {
     pub groups: Vec<WhyGroup>,
     /// Why the job failed as a whole.
     pub reason: Option<String>,
+    /// What the one task that was asked about has kept for its next attempt.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A state that a task has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub bytes: u64,
+    /// When the scheduler took it in, in milliseconds since the Unix epoch.
+    pub kept_ms: u64,
 }
 
 /// Tasks that wait for the same.

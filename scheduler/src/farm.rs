@@ -9,6 +9,7 @@
 //! What survives a restart is in the [store](crate::store); [`owner::Owner::recover`] makes the same owner of it.
 
 mod asks;
+mod checkpoints;
 pub(crate) mod clusters;
 mod commands;
 mod commits;
@@ -208,6 +209,11 @@ pub(crate) enum Said {
         first: u64,
         count: u32,
     },
+    Checkpoint {
+        lease: LeaseId,
+        task: u64,
+        state: Bytes,
+    },
     /// Of a lease that was to be sent to it, these tasks were not.
     NotSent {
         lease: LeaseId,
@@ -251,9 +257,20 @@ pub(crate) enum Order {
         /// What the job is, if the worker does not know yet.
         introduce: Option<Introduction>,
         args: Arc<ArgTable>,
+        /// Ascending by task.
+        restored: Vec<Restored>,
     },
     /// Those of a job that it knows.
     Secrets { job: JobId, secrets: Secrets },
+}
+
+/// What an earlier attempt of a task has kept.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) task: u64,
+    pub(crate) bytes: u64,
+    /// None: it is in the store.
+    pub(crate) state: Option<Bytes>,
 }
 
 /// What a worker has to know of a job.

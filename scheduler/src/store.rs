@@ -1,7 +1,7 @@
 //! The durable store: everything of a farm that outlives its scheduler, but for blobs and identities.
 //!
 //! ```text
-//! farm.sqlite          jobs, batches of outcomes, ends, pins, tickets (see `schema`)
+//! farm.sqlite          jobs, batches of outcomes, ends, checkpoints, pins, tickets (see `schema`)
 //! farm.sqlite-wal      commits that are not in it yet; belongs to it like one of its pages
 //! farm.sqlite-shm      where in that is what; made anew at each start
 //! farm.mark            how many commits were acknowledged: two slots, written in turn (see `mark`)
@@ -40,6 +40,7 @@
 
 mod ballast;
 pub(crate) mod batches;
+pub(crate) mod checkpoints;
 pub(crate) mod clusters;
 pub(crate) mod codec;
 mod error;
@@ -59,7 +60,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -71,6 +72,7 @@ use farm_proto::message::SubmitKey;
 use rusqlite::Connection;
 
 use self::batches::LARGE;
+pub(crate) use self::checkpoints::{CheckpointRow, KeptState};
 pub(crate) use self::error::StoreError;
 pub(crate) use self::job_results::{JobResults, Published};
 pub(crate) use self::outcomes::Outcomes;
@@ -135,6 +137,8 @@ pub(crate) struct StoredJob {
     pub(crate) batches: Vec<(Range<u64>, Vec<Range<u64>>)>,
     /// About how many its outcomes take.
     pub(crate) bytes: u64,
+    /// What tasks have kept, by their numbers.
+    pub(crate) checkpoints: BTreeMap<u64, KeptState>,
     /// Already published; closed if the job has ended.
     pub(crate) results: Arc<JobResults>,
 }
@@ -208,6 +212,13 @@ pub(crate) enum Record {
         job: JobId,
         end: JobEnd,
     },
+    /// A state that a task has kept, in the place of the one before.
+    Checkpoint(Box<CheckpointRow>),
+    /// Tasks of a job, some of which have kept states, need them no longer.
+    CheckpointsDropped {
+        job: JobId,
+        tasks: Range<u64>,
+    },
     /// A cluster, new or changed.
     Cluster(Box<ClusterRow>),
     /// A job that is to be forgotten, with all that is its own. It need not be there any more. See [`Writer::delete`].
@@ -248,7 +259,7 @@ impl Record {
                 // The rest of a batch is text about its failures.
                 Room { database: (outcomes.weight() - columns) as u64, files: columns as u64 + PAGE }
             }
-            Self::Deleted { .. } => Room::default(),
+            Self::Deleted { .. } | Self::CheckpointsDropped { .. } => Room::default(),
             other => Room { database: other.weight() as u64, files: 0 },
         }
     }
@@ -259,8 +270,9 @@ impl Record {
             Self::Accepted(row) => 512 + row.inline.len() + 48 * rows::blobs_of(&row.spec).count(),
             Self::Batch { outcomes, .. } => outcomes.weight(),
             Self::Ended { end, .. } => 128 + 8 * (end.failed.len() + end.missing.len()),
+            Self::Checkpoint(row) => row.weight(),
             Self::Cluster(_) => 1024,
-            Self::Deleted { .. } | Self::TicketForgotten { .. } => 64,
+            Self::CheckpointsDropped { .. } | Self::Deleted { .. } | Self::TicketForgotten { .. } => 64,
             Self::Ticket(row) => row.weight(),
         }
     }

@@ -1,13 +1,13 @@
 //! `farm why`: what a task waits for, or where its time went.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use farm_client::exit_codes;
 use farm_proto::ids::{JobId, WorkerId};
 use farm_proto::job::JobState;
-use farm_proto::why::{Account, Cause, Why, WhyGroup};
-use indicatif::HumanCount;
+use farm_proto::why::{Account, Cause, Checkpoint, Why, WhyGroup};
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use serde_json::{Value, json};
 
 use super::{connect, print, print_json};
@@ -20,7 +20,7 @@ pub(crate) async fn why(target: WhyTarget, farm: FarmArgs, output: Output) -> Re
     client.close().await;
     match output {
         Output::Json => print_json(&in_json(&why))?,
-        Output::Text => print(&describe(&why))?,
+        Output::Text => print(&describe(&why, now_ms()))?,
     }
     Ok(exit_codes::OK)
 }
@@ -33,7 +33,14 @@ fn in_json(why: &Why) -> Value {
         value["count"] = group.count.into();
         value
     });
-    json!({"job": why.job.0, "state": why.state, "reason": why.reason, "groups": groups.collect::<Vec<_>>()})
+    let checkpoint = why.checkpoint.map(|kept| json!({"bytes": kept.bytes, "kept_ms": kept.kept_ms}));
+    json!({
+        "job": why.job.0,
+        "state": why.state,
+        "reason": why.reason,
+        "groups": groups.collect::<Vec<_>>(),
+        "checkpoint": checkpoint,
+    })
 }
 
 fn cause_in_json(cause: &Cause) -> Value {
@@ -85,8 +92,14 @@ const fn parts(account: &Account) -> [(&'static str, u64); 6] {
     ]
 }
 
+fn now_ms() -> u64 {
+    // Before the epoch, everything is of the future.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// For people.
-fn describe(why: &Why) -> String {
+fn describe(why: &Why, now_ms: u64) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     if why.state.is_final() && !why.groups.iter().any(|group| matches!(group.cause, Cause::Ended { .. })) {
@@ -100,6 +113,10 @@ fn describe(why: &Why) -> String {
         if let Cause::Ended { account: Some(account), .. } = &group.cause {
             text.push_str(&table(account));
         }
+    }
+    if let Some(Checkpoint { bytes, kept_ms }) = why.checkpoint {
+        let ago = HumanDuration(Duration::from_millis(now_ms.saturating_sub(kept_ms)));
+        let _ = writeln!(text, "its next attempt goes on from a checkpoint of {}, kept {ago} ago", HumanBytes(bytes));
     }
     text
 }
@@ -243,11 +260,11 @@ mod tests {
 
     fn why(state: JobState, groups: &[(u64, u64, Cause)]) -> Why {
         let groups = groups.iter().cloned().map(|(task, count, cause)| WhyGroup { task, count, cause }).collect();
-        Why { job: JobId(7), state, groups, reason: None }
+        Why { job: JobId(7), state, groups, reason: None, checkpoint: None }
     }
 
     fn text(task: u64, count: u64, cause: Cause) -> String {
-        describe(&why(JobState::Running, &[(task, count, cause)]))
+        describe(&why(JobState::Running, &[(task, count, cause)]), 0)
     }
 
     #[test]
@@ -278,7 +295,18 @@ mod tests {
             "5 tasks of job 7 (the first is 0) wait for secrets A, B, which are not there: give them again with `farm \
              secret update 7 A=FILE B=FILE`\n"
         );
-        assert_eq!(describe(&why(JobState::Done, &[])), "job 7 is done: every task has an outcome\n");
+        assert_eq!(describe(&why(JobState::Done, &[]), 0), "job 7 is done: every task has an outcome\n");
+    }
+
+    #[test]
+    fn a_checkpoint_is_told_with_its_age() {
+        let running = Cause::Running { worker: WorkerId(3), name: "w3".into(), leased_ms: 1000 };
+        let mut why = why(JobState::Running, &[(4, 1, running)]);
+        why.checkpoint = Some(Checkpoint { bytes: 3 << 20, kept_ms: 1_000_000 });
+        let told = describe(&why, 1_060_000);
+        let told = told.lines().nth(1).expect("a second line");
+        assert_eq!(told, "its next attempt goes on from a checkpoint of 3.00 MiB, kept 60 seconds ago");
+        assert_eq!(in_json(&why)["checkpoint"], json!({"bytes": 3 << 20, "kept_ms": 1_000_000}));
     }
 
     #[test]
@@ -310,7 +338,15 @@ mod tests {
         ));
         assert_eq!(
             json,
-            json!({"job": 7, "state": "waiting", "reason": null, "groups": [{"task": 0, "count": 10, "cause": "no-worker"}]})
+            json!({
+                "job": 7,
+                "state": "waiting",
+                "reason": null,
+                "groups": [
+                    {"task": 0, "count": 10, "cause": "no-worker", "cluster": "default", "coming": 0, "short": []}
+                ],
+                "checkpoint": null,
+            })
         );
     }
 }

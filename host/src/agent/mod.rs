@@ -32,6 +32,7 @@ mod ranges;
 mod resume;
 mod run;
 mod signals;
+mod states;
 mod streams;
 mod work;
 #[cfg(test)]

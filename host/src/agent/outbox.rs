@@ -69,8 +69,19 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&mut self, job: JobId, message: WorkerWork, payload: Bytes) {
+        if let WorkerWork::Checkpoint { .. } = message {
+            self.drop_unsent(&message);
+        }
         self.bytes += size(&message, &payload);
         self.kept.push_back(Kept { job, message, payload, files: None });
+    }
+
+    /// Drops earlier checkpoints of the same task that have not been sent on this connection.
+    fn drop_unsent(&mut self, checkpoint: &WorkerWork) {
+        let unsent = |outbox: &Self| outbox.kept.iter().skip(outbox.sent).position(|kept| kept.message == *checkpoint);
+        while let Some(old) = unsent(self).and_then(|at| self.kept.remove(self.sent + at)) {
+            self.bytes -= size(&old.message, &old.payload);
+        }
     }
 
     /// Holds an answer back until its files have been brought to the scheduler: the number by which it is
@@ -222,7 +233,7 @@ fn size(message: &WorkerWork, payload: &Bytes) -> usize {
             failures.chain(captured).sum()
         }
         WorkerWork::Lost { message, .. } => message.len(),
-        WorkerWork::Returned { .. } => 0,
+        WorkerWork::Returned { .. } | WorkerWork::Checkpoint { .. } => 0,
     };
     OVERHEAD + words + payload.len()
 }
@@ -303,6 +314,31 @@ mod tests {
         assert!(outbox.take_unsent().is_some());
         assert_eq!(outbox.stored(2), Ok(()));
         assert_eq!((outbox.bytes, outbox.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn of_unsent_checkpoints_only_the_last_is_kept() {
+        let checkpoint = |task| WorkerWork::Checkpoint { lease: LeaseId(1), task };
+        let mut outbox = Outbox::default();
+        let keep = |outbox: &mut Outbox, task, state: &'static [u8]| {
+            outbox.push(JobId(1), checkpoint(task), Bytes::from_static(state));
+        };
+        keep(&mut outbox, 0, b"1");
+        keep(&mut outbox, 1, b"2");
+        keep(&mut outbox, 0, b"3");
+        assert_eq!(outbox.take_unsent(), Some((checkpoint(1), Bytes::from_static(b"2"))));
+        assert_eq!(outbox.take_unsent(), Some((checkpoint(0), Bytes::from_static(b"3"))));
+        // That one may be on its way.
+        keep(&mut outbox, 0, b"4");
+        assert_eq!(outbox.len(), 3);
+        let _ = outbox.restart(|_| true);
+        // The connection may be lost again and again, and the outbox does not grow by it.
+        keep(&mut outbox, 0, b"5");
+        keep(&mut outbox, 0, b"6");
+        assert_eq!(outbox.len(), 2);
+        assert_eq!(outbox.kept.back().map(|kept| &kept.payload[..]), Some(&b"6"[..]));
+        let sent = unsent(&mut outbox).len() as u64;
+        assert_eq!((outbox.stored(sent), outbox.bytes), (Ok(()), 0));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) fn resume(work: &Work, outbox: &Outbox) -> Resume {
             WorkerWork::Results { lease, batch } => (*lease, batch.first, batch.count),
             WorkerWork::Lost { lease, task, .. } => (*lease, *task, 1),
             WorkerWork::Returned { lease, first, count } => (*lease, *first, *count),
+            // The task is among the unanswered, or its answer follows.
+            WorkerWork::Checkpoint { .. } => continue,
         };
         let (_, tasks) = claims.entry(lease).or_insert_with(|| (job, Vec::new()));
         tasks.push((first, first.saturating_add(count.into())));

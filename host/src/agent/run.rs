@@ -333,7 +333,7 @@ impl Agent {
             return;
         }
         self.drain = Some(Drain { stop_at, has_stopped: false, leave_at: stop_at + LINGER, before: self.work.tally() });
-        self.work.drain();
+        self.work.drain(now);
     }
 
     /// Goes one step further towards a connection.
@@ -400,7 +400,7 @@ impl Agent {
                 self.work.forget(job, now);
                 self.secrets.remove(&job);
             }
-            SchedulerControl::Recall { lease, keep } => self.work.recall(lease, keep),
+            SchedulerControl::Recall { lease, keep } => self.work.recall(lease, keep, now),
             SchedulerControl::Stored { messages } => {
                 let stored = self.outbox.stored(messages);
                 stored.map_err(|_| AgentError::Protocol("it acknowledged what it was never sent"))?;
@@ -438,6 +438,7 @@ impl Agent {
                     self.secrets.remove(&job);
                 }
             }
+            SchedulerWork::Restored { lease, task } => self.work.restored(lease, task, payload),
             SchedulerWork::Secrets { job } => self.keep_secrets(job, &payload)?,
             SchedulerWork::Lease(lease) => {
                 failpoint::hit("worker.lease");

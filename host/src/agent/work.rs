@@ -24,6 +24,7 @@ use farm_proto::why::Stage;
 use super::job::{Job, JobState, Spent};
 use super::prepare::Prepared;
 use super::ranges::Ranges;
+use super::states::States;
 use crate::slot::{Chunk, Event, JobSetup, KeptFolders, Order, fit};
 
 /// A chunk that lasts longer than this while another slot idles is divided anew: its tasks are longer than they were
@@ -100,6 +101,7 @@ pub(super) struct Work {
     slots: usize,
     next_tag: u64,
     draining: bool,
+    states: States,
     tally: Tally,
     effects: VecDeque<Effect>,
 }
@@ -113,6 +115,7 @@ impl Work {
             slots,
             next_tag: 0,
             draining: false,
+            states: States::default(),
             tally: Tally::default(),
             effects: VecDeque::new(),
         }
@@ -178,6 +181,11 @@ impl Work {
         }
     }
 
+    /// The scheduler gives what a task has kept earlier, which is of the lease that it hands out next.
+    pub(super) fn restored(&mut self, lease: LeaseId, task: u64, state: Bytes) {
+        self.states.restored(lease, task, state);
+    }
+
     /// The scheduler hands out tasks.
     ///
     /// # Errors
@@ -185,11 +193,15 @@ impl Work {
     /// The payload is not the columns of their arguments, or the lease is there already.
     pub(super) fn lease(&mut self, lease: Lease, payload: Bytes, now: Instant) -> Result<(), &'static str> {
         let job = match self.jobs.get(&lease.job) {
-            Some(job) if job.is_dead() => return Ok(()),
+            Some(job) if job.is_dead() => {
+                self.states.drop_coming();
+                return Ok(());
+            }
             Some(job) if !self.draining => job,
             // Its job is forgotten already, or we are about to leave.
             Some(_) | None => {
-                self.give_up(lease.lease, lease.job, lease.first, lease.count);
+                self.states.drop_coming();
+                self.give_up(lease.lease, lease.job, lease.first, lease.count, now);
                 return Ok(());
             }
         };
@@ -211,13 +223,14 @@ impl Work {
         if lease.count > 0 && self.leases.insert(lease.lease, held).is_some() {
             return Err("a lease for the second time");
         }
+        self.states.take_in(lease.lease, lease.job, now);
         self.tell_stage(lease.job);
         self.hand_out(now);
         Ok(())
     }
 
     /// The scheduler wants back what is not started, but for `keep` tasks.
-    pub(super) fn recall(&mut self, lease: LeaseId, keep: u32) {
+    pub(super) fn recall(&mut self, lease: LeaseId, keep: u32, now: Instant) {
         let Some(held) = self.leases.get_mut(&lease) else {
             return;
         };
@@ -242,7 +255,7 @@ impl Work {
             self.effects.extend(chunks.map(|(tag, given)| Effect::Order(given.slot, Order::TakeBack { tag: *tag })));
         }
         for (first, count) in given_up {
-            self.give_up(lease, job, first, count);
+            self.give_up(lease, job, first, count, now);
         }
     }
 
@@ -258,6 +271,7 @@ impl Work {
         }
         known.state = state;
         self.leases.retain(|_, held| held.job != job);
+        self.states.forget_job(job);
         let mut slots: Vec<_> = self.chunks.values().filter(|given| given.job == job).map(|given| given.slot).collect();
         slots.sort_unstable();
         slots.dedup();
@@ -272,14 +286,17 @@ impl Work {
         self.effects.extend((0..self.slots).map(|slot| Effect::Order(slot, Order::Forget(job))));
     }
 
-    /// Take nothing new, and hand back what has not begun.
-    pub(super) fn drain(&mut self) {
+    /// Take nothing new, and hand back what has not begun. What has, learns that it should stop.
+    pub(super) fn drain(&mut self, now: Instant) {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
+        self.effects.extend((0..self.slots).map(|slot| Effect::Order(slot, Order::Leave)));
+        // Whoever ends the worker may not wait until it has handed back the rest.
+        self.effects.extend(self.states.tell_all(now));
         self.effects.push_back(Effect::Control(WorkerControl::Draining));
         let leases: Vec<_> = self.leases.keys().copied().collect();
-        leases.into_iter().for_each(|lease| self.recall(lease, 0));
+        leases.into_iter().for_each(|lease| self.recall(lease, 0, now));
     }
 
     /// Stop what still runs, and hand it back. After [`Self::drain`].
@@ -345,6 +362,9 @@ impl Work {
     pub(super) fn slot_says(&mut self, event: Event, now: Instant) {
         match event {
             Event::Results { tag, mut batch, results, kept } => {
+                for (offset, _) in batch.failures.iter().filter(|(_, failure)| failure.kind.is_retryable()) {
+                    self.tell_state(tag, batch.first + u64::from(*offset), now);
+                }
                 let Some(answered) = self.answer(tag, batch.first, batch.count) else {
                     return;
                 };
@@ -363,13 +383,14 @@ impl Work {
                 });
             }
             Event::Lost { tag, task, message } => {
+                self.tell_state(tag, task, now);
                 if let Some(Answered { lease, job, .. }) = self.answer(tag, task, 1) {
                     let message = WorkerWork::Lost { lease, task, message };
                     self.effects.push_back(Effect::Send(job, message, Bytes::new()));
                 }
             }
             Event::Returned { tag, first, count } => {
-                self.returned(tag, first, count);
+                self.returned(tag, first, count, now);
                 self.hand_out(now);
             }
             Event::Ended { tag } => {
@@ -379,6 +400,13 @@ impl Work {
             Event::Progress { job, task, done, total } => {
                 if self.is_alive(job) {
                     self.effects.push_back(Effect::Control(WorkerControl::Progress { job, task, done, total }));
+                }
+            }
+            Event::Checkpoint { tag, task, state } => {
+                if let Some(given) = self.chunks.get(&tag)
+                    && self.leases.contains_key(&given.lease)
+                {
+                    self.effects.extend(self.states.keep((given.lease, task), given.job, state, now));
                 }
             }
             Event::JobFailed { job, failure } => {
@@ -392,6 +420,10 @@ impl Work {
 
     /// When [`Self::tick`] should be called, if nothing happens before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.overdue().into_iter().chain(self.states.next_deadline()).min()
+    }
+
+    fn overdue(&self) -> Option<Instant> {
         if !self.has_idle_slot() || self.has_pending() {
             return None;
         }
@@ -399,8 +431,10 @@ impl Work {
         divisible.map(|given| given.since + OVERDUE).min()
     }
 
-    /// Takes unstarted tasks away from slots that are slower than was thought, for those that idle.
+    /// Tells the scheduler of checkpoints that are due. Takes unstarted tasks away from slots that are slower than was
+    /// thought, for those that idle.
     pub(super) fn tick(&mut self, now: Instant) {
+        self.effects.extend(self.states.tell_due(now));
         if !self.has_idle_slot() || self.has_pending() {
             return;
         }
@@ -461,14 +495,23 @@ impl Work {
         let answered = Answered { lease, job: held.job, spent: held.spent };
         let start = u32::try_from(first.checked_sub(held.first)?).ok()?;
         held.open.remove(start..start.saturating_add(count));
+        self.states.forget(lease, first, count);
         if held.open.is_empty() {
             self.leases.remove(&lease);
         }
         Some(answered)
     }
 
-    fn give_up(&mut self, lease: LeaseId, job: JobId, first: u64, count: u32) {
+    /// Tells the scheduler what a task of a chunk has kept, if it does not know.
+    fn tell_state(&mut self, tag: u64, task: u64, now: Instant) {
+        if let Some(given) = self.chunks.get(&tag) {
+            self.effects.extend(self.states.tell(given.lease, task, 1, now));
+        }
+    }
+
+    fn give_up(&mut self, lease: LeaseId, job: JobId, first: u64, count: u32, now: Instant) {
         if count > 0 {
+            self.effects.extend(self.states.tell(lease, first, count, now));
             self.close(lease, first, count);
             self.tally.returned += u64::from(count);
             let message = WorkerWork::Returned { lease, first, count };
@@ -476,7 +519,7 @@ impl Work {
         }
     }
 
-    fn returned(&mut self, tag: u64, first: u64, count: u32) {
+    fn returned(&mut self, tag: u64, first: u64, count: u32, now: Instant) {
         let Some(given) = self.chunks.get_mut(&tag) else {
             return;
         };
@@ -487,7 +530,7 @@ impl Work {
         };
         if held.recalled {
             let job = held.job;
-            return self.give_up(lease, job, first, count);
+            return self.give_up(lease, job, first, count, now);
         }
         let start = (first - held.first) as u32;
         let at = held.pending.partition_point(|range| range.start < start);
@@ -554,13 +597,15 @@ impl Work {
         let attempts = held.attempts.iter().filter(|(at, _)| range.contains(at));
         let tag = self.next_tag;
         self.next_tag += 1;
+        let first = held.first + u64::from(start);
         let chunk = Chunk {
             tag,
             setup: Arc::clone(setup),
-            first: held.first + u64::from(start),
+            first,
             count,
             attempts: attempts.map(|(at, attempt)| (at - start, *attempt)).collect(),
             arguments,
+            restored: self.states.of(lease, first, count),
         };
         self.chunks.insert(tag, Given { slot, lease, job: job_id, count, since: now });
         self.effects.push_back(Effect::Order(slot, Order::Run(chunk)));

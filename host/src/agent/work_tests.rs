@@ -84,6 +84,9 @@ struct World {
     /// Jobs that the scheduler says nothing more of.
     over: Vec<JobId>,
     told: Vec<WorkerControl>,
+    /// What each task has kept last, and what the scheduler was told of it.
+    kept: BTreeMap<(JobId, u64), Bytes>,
+    told_kept: BTreeMap<(JobId, u64), Bytes>,
 }
 
 /// What a message is about.
@@ -92,6 +95,7 @@ fn tasks(message: &WorkerWork) -> (LeaseId, u64, u32) {
         WorkerWork::Results { lease, batch } => (*lease, batch.first, batch.count),
         WorkerWork::Lost { lease, task, .. } => (*lease, *task, 1),
         WorkerWork::Returned { lease, first, count } => (*lease, *first, *count),
+        WorkerWork::Checkpoint { lease, task } => (*lease, *task, 0),
     }
 }
 
@@ -117,6 +121,8 @@ impl World {
             acknowledged: 0,
             over: Vec::new(),
             told: Vec::new(),
+            kept: BTreeMap::new(),
+            told_kept: BTreeMap::new(),
         }
     }
 
@@ -152,6 +158,19 @@ impl World {
 
     fn answer(&mut self, message: WorkerWork, payload: &Bytes) {
         let (lease, first, count) = tasks(&message);
+        if let WorkerWork::Checkpoint { .. } = message {
+            let known = &self.leases[&lease];
+            assert!(!known.answered[(first - known.first) as usize], "a checkpoint of an answered task");
+            self.told_kept.insert((known.job, first), payload.clone());
+            return;
+        }
+        if let WorkerWork::Lost { .. } | WorkerWork::Returned { .. } = message {
+            let job = self.leases[&lease].job;
+            for task in first..first + u64::from(count) {
+                let [kept, told] = [&self.kept, &self.told_kept].map(|states| states.get(&(job, task)));
+                assert_eq!(kept, told, "task {task} goes back without its last state");
+            }
+        }
         if let WorkerWork::Results { batch, .. } = &message {
             let results = farm_proto::columns::Columns::decode(batch.count.into(), payload.clone());
             // Each slot echoes the task's number.
@@ -176,6 +195,11 @@ impl World {
         match order {
             Order::Run(chunk) => {
                 assert!(chunk.count > 0);
+                for offset in 0..chunk.count {
+                    let kept = self.kept.get(&(chunk.setup.job, chunk.first + u64::from(offset)));
+                    let restored = chunk.restored.iter().find(|(at, _)| *at == offset).map(|(_, state)| state);
+                    assert_eq!(kept, restored, "a task does not begin where it was");
+                }
                 if self.has_columns[&chunk.setup.job] {
                     assert_eq!(chunk.arguments.len(), chunk.count as usize);
                     for (offset, argument) in chunk.arguments.iter().enumerate() {
@@ -204,7 +228,7 @@ impl World {
                     self.work.slot_says(Event::Ended { tag: chunk.tag }, self.now);
                 }
             }
-            Order::Forget(_) => {}
+            Order::Forget(_) | Order::Leave => {}
         }
     }
 
@@ -215,6 +239,19 @@ impl World {
             return;
         };
         let (tag, task, left) = (chunk.tag, chunk.first + u64::from(*done), chunk.count - *done);
+        if left > 0 && self.random.below(3) == 0 {
+            let (job, state) = (chunk.setup.job, Bytes::from(self.random.below(1 << 60).to_le_bytes().to_vec()));
+            if !self.cancelled.contains(&job) {
+                self.kept.insert((job, task), state.clone());
+            }
+            self.tells(Event::Checkpoint { tag, task, state });
+            if self.random.below(2) == 0 {
+                return;
+            }
+        }
+        let Some((_, done)) = self.slots[slot].front_mut() else {
+            return;
+        };
         if left > 0 && self.random.below(40) == 0 {
             let dead: Vec<_> = self.slots[slot].drain(..).collect();
             self.tells(Event::Lost { tag, task, message: "dead".to_owned() });
@@ -325,7 +362,7 @@ impl World {
                 let at = self.random.below(8) as usize;
                 if let Some(lease) = self.leases.keys().nth(at).copied() {
                     let keep = self.random.below(3) as u32 * 20;
-                    self.work.recall(lease, keep);
+                    self.work.recall(lease, keep, self.now);
                 }
             }
             24 if self.random.below(6) == 0 => {
@@ -336,7 +373,7 @@ impl World {
             26 if self.random.below(10) == 0 => self.reconnect(),
             25 if self.random.below(50) == 0 => {
                 self.drained = true;
-                self.work.drain();
+                self.work.drain(self.now);
             }
             _ => {
                 self.now += Duration::from_millis(self.random.below(20));
@@ -499,7 +536,7 @@ fn a_drained_worker_hands_back_what_has_not_begun_and_in_the_end_what_has() {
     let mut world = two_slots();
     lease(&mut world, 1, 0, 10);
     world.drained = true;
-    world.work.drain();
+    world.work.drain(world.now);
     world.carry_out();
     assert_eq!(world.leases[&LeaseId(1)].answered.iter().filter(|answered| **answered).count(), 8);
     assert!(!world.work.is_drained());

@@ -21,7 +21,7 @@ pub enum Capability {
     Random,
     /// Sockets and names. Offered so that programs link; every use is refused.
     Network,
-    /// Facts of the task, its log and its progress.
+    /// Facts of the task, its log, its progress, and what it keeps for its next attempt.
     Task,
 }
 
@@ -82,6 +82,10 @@ fn core_capability(module: &str, name: &str) -> Option<&'static [Capability]> {
             "trace" => Some(&[Capability::Task]),
             _ => None,
         },
+        "farm" => match name {
+            "should_stop" | "checkpoint" | "restored" | "suspend" => Some(&[Capability::Task]),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -136,7 +140,7 @@ fn interface_capability(name: &str) -> Option<&'static [Capability]> {
     let in_track = |track: &str| version == track.trim_end_matches('.') || version.starts_with(track);
     if let Some(farm) = interface.strip_prefix("farm:function/") {
         return match farm {
-            "host" if in_track("0.1.") => Some(&[Capability::Task]),
+            "host" | "checkpoint" if in_track("0.1.") => Some(&[Capability::Task]),
             "panic" if in_track("0.1.") => Some(&[]),
             _ => None,
         };

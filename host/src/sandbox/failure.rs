@@ -1,5 +1,6 @@
 //! Why a task ended without a value, told so that a person can act on it.
 
+use farm_proto::message::MAX_CHECKPOINT;
 use farm_proto::outcome::{Failure, FailureKind, GuestFrame};
 use wasmtime::{Store, Trap, WasmBacktrace};
 
@@ -13,6 +14,20 @@ pub(super) enum Refusal {
     ResultTooLarge,
     #[error("the guest aborted")]
     Aborted,
+    /// No failure: the task is given back, and goes on elsewhere.
+    #[error("the task is suspended")]
+    Suspended,
+    #[error(
+        "the task was suspended on a worker that stays: a function may call `suspend` only once `should_stop` has said \
+         so"
+    )]
+    SuspendedTooSoon,
+    #[error("a checkpoint of {size} bytes is more than the {MAX_CHECKPOINT} that are kept")]
+    CheckpointTooLarge { size: u64 },
+    #[error("a checkpoint that is not in the module's memory")]
+    OutsideMemory,
+    #[error("a checkpoint of a module that exports no `memory`")]
+    NoMemory,
 }
 
 /// How a call ends that gives no value.
@@ -27,6 +42,11 @@ pub(super) enum Stop {
 impl Stop {
     pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self::Failure(Failure::new(kind, message))
+    }
+
+    /// Whether the task is only given back.
+    pub(super) fn is_suspension(&self) -> bool {
+        matches!(self, Self::Error(error) if matches!(error.downcast_ref(), Some(Refusal::Suspended)))
     }
 }
 
@@ -71,6 +91,7 @@ fn of_error(error: &wasmtime::Error, state: &State) -> Failure {
     match error.downcast_ref::<Refusal>() {
         Some(Refusal::ResultTooLarge) => return result_too_large(limits.result),
         Some(Refusal::Aborted) | None => {}
+        Some(refusal) => return Failure::new(FailureKind::Trap, refusal.to_string()),
     }
     if let Some(report) = &state.panic {
         return of_panic(report);

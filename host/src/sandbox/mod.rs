@@ -34,6 +34,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use crate::artefact::{self, Code};
 
 mod bench;
+mod checkpoint;
 mod command;
 mod core;
 mod engine;
@@ -47,6 +48,7 @@ mod values;
 mod wasi;
 
 pub use bench::instances_per_second;
+pub use checkpoint::Carrier;
 pub use engine::{Layout, ParseLayoutError, compatibility};
 
 pub(crate) use command::check_invocation;
@@ -110,18 +112,20 @@ pub struct Task<'a> {
 }
 
 /// How a call ended. Without a failure its value stands at the end of the result buffer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ended {
     pub failure: Option<Failure>,
     pub captured: Captured,
     /// What it cost, of a metered job.
     pub fuel_used: Option<u64>,
+    /// It has no outcome: the task has kept a state, and is to be run again, on another worker.
+    pub suspended: bool,
 }
 
 impl Ended {
     /// Before it has begun.
     pub(crate) fn failed(failure: Failure) -> Self {
-        Self { failure: Some(failure), captured: Captured::default(), fuel_used: None }
+        Self { failure: Some(failure), ..Self::default() }
     }
 }
 
@@ -191,7 +195,7 @@ impl Sandbox {
             }
         };
         let hostcall_bytes = hostcall_bytes(code, &spec);
-        let shared = Arc::new(Shared { spec, hostcall_bytes });
+        let shared = Shared::new(spec, hostcall_bytes);
         Ok(Self { engine, shared, callable, uses_wasi, progress: None })
     }
 
@@ -199,6 +203,13 @@ impl Sandbox {
     /// often as the guest pleases, and the guest waits for it.
     pub fn set_progress(&mut self, progress: Box<dyn Fn(u64, u64, u64) + Send + Sync>) {
         self.progress = Some(Arc::from(progress));
+    }
+
+    /// Has tasks leave their states there, and get them from there. Without, there is none, and what they keep is dropped.
+    /// To be called once.
+    pub fn set_carrier(&mut self, carrier: Box<dyn Carrier>) {
+        // A second one would be a mistake of the caller's, of which the first does not suffer.
+        let _ = self.shared.carrier.set(carrier);
     }
 
     /// Whether guests can have files at all.
@@ -217,13 +228,9 @@ impl Sandbox {
         let ended = stacker::maybe_grow(NEEDED_STACK, THREAD_STACK_SIZE, || catch_unwind(run));
         let ended = ended.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
-            Ended {
-                failure: Some(Failure::new(FailureKind::Trap, format!("a defect of the sandbox: {message}"))),
-                captured: Captured::default(),
-                fuel_used: None,
-            }
+            Ended::failed(Failure::new(FailureKind::Trap, format!("a defect of the sandbox: {message}")))
         });
-        if ended.failure.is_some() {
+        if ended.failure.is_some() || ended.suspended {
             result.truncate(start);
         }
         ended
@@ -251,7 +258,8 @@ impl Sandbox {
             Callable::Core(core) => core.call(&mut store, task.argument, result),
             Callable::Command(command) => command.call(&mut store, result),
         };
-        let failure = ended.err().map(|stop| failure::explain(stop, &store));
+        let suspended = ended.as_ref().is_err_and(Stop::is_suspension);
+        let failure = ended.err().filter(|_| !suspended).map(|stop| failure::explain(stop, &store));
         let fuel_used = match self.shared.spec.profile {
             Profile::Fast => None,
             Profile::Metered => state::fuel_used(&store.as_context_mut()),
@@ -259,7 +267,7 @@ impl Sandbox {
         let captured = store.data_mut().take_captured();
         drop(store);
         drop(runtime);
-        Ended { failure, captured, fuel_used }
+        Ended { failure, captured, fuel_used, suspended }
     }
 
     /// Everything of WASI that can fail, before the guest begins.
@@ -358,6 +366,7 @@ fn component_linker(component: &Component) -> Result<wasmtime::component::Instan
     let link = || {
         let mut linker = wasmtime::component::Linker::new(component.engine());
         host::add_to_component_linker(&mut linker)?;
+        checkpoint::add_to_component_linker(component, &mut linker)?;
         if component_uses_wasi(component) {
             wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
         }
@@ -371,6 +380,7 @@ fn core_linker(module: &Module) -> Result<wasmtime::InstancePre<State>, Failure>
     let link = || {
         let mut linker = wasmtime::Linker::new(module.engine());
         host::add_to_core_linker(&mut linker)?;
+        checkpoint::add_to_core_linker(module, &mut linker)?;
         if module_uses_wasi(module) {
             wasmtime_wasi::p1::add_to_linker_sync(&mut linker, State::wasi)?;
         }
@@ -443,7 +453,7 @@ pub(crate) fn describe(component: &[u8]) -> Result<String, Failure> {
     let sdk = sdk::Sdk::new(&component)?;
     let hostcall_bytes = usize::try_from(spec.limits.result).unwrap_or(usize::MAX);
     let task = Task { job: JobId(0), index: 0, attempt: 0, argument: b"" };
-    let state = State::new(&Arc::new(Shared { spec, hostcall_bytes }), Facts::of(&task), None);
+    let state = State::new(&Shared::new(spec, hostcall_bytes), Facts::of(&task), None);
     let of_host = |error: std::io::Error| Failure::new(FailureKind::WorkerLost, error.to_string());
     let ask = || {
         let _runtime = enter_runtime().map_err(of_host)?;

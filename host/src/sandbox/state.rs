@@ -1,12 +1,13 @@
 //! What belongs to one task while it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use farm_proto::job::Profile;
 use farm_proto::outcome::Captured;
 use wasmtime::{Store, StoreContextMut};
 
+use super::checkpoint::Carrier;
 use super::limiter::Limiter;
 use super::wasi::Wasi;
 use super::{ProgressFn, SandboxSpec, Task};
@@ -16,6 +17,14 @@ pub(super) struct Shared {
     pub(super) spec: SandboxSpec,
     /// How many bytes may cross from the guest to the host in one call.
     pub(super) hostcall_bytes: usize,
+    /// Here rather than in each [`State`], so that tasks which keep nothing pay nothing for it.
+    pub(super) carrier: OnceLock<Box<dyn Carrier>>,
+}
+
+impl Shared {
+    pub(super) fn new(spec: SandboxSpec, hostcall_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { spec, hostcall_bytes, carrier: OnceLock::new() })
+    }
 }
 
 /// What a guest may know of its task.

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use farm_proto::columns::Columns;
 use farm_proto::frame::{self, FrameError};
 use farm_proto::ids::JobId;
-use farm_proto::message::Batch;
+use farm_proto::message::{Batch, MAX_CHECKPOINT};
 use farm_proto::outcome::Failure;
 use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
@@ -58,6 +58,8 @@ pub(crate) struct Chunk {
     pub(crate) attempts: Vec<(u32, u32)>,
     /// As many as there are tasks, unless the job's arguments are a range.
     pub(crate) arguments: Columns,
+    /// What earlier attempts have kept, by offset from `first`.
+    pub(crate) restored: Vec<(u32, Bytes)>,
 }
 
 /// A chunk that the process has been given.
@@ -113,6 +115,16 @@ pub(super) enum Said {
         done: u64,
         total: u64,
     },
+    Checkpoint {
+        tag: u64,
+        task: u64,
+        state: Bytes,
+    },
+    /// The task has given itself back, after a checkpoint.
+    Suspended {
+        tag: u64,
+        task: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -122,6 +134,8 @@ pub(super) struct Process {
     shared: Arc<Shared>,
     reader: Reader,
     builder: BatchBuilder,
+    /// As much of a checkpoint as has come.
+    state: Vec<u8>,
     /// Mirrors what the process has open.
     open: Recent<()>,
     /// Jobs whose sandbox cannot be opened.
@@ -160,6 +174,7 @@ impl Process {
             reader: Reader::new(Arc::clone(&shared)),
             shared,
             builder: BatchBuilder::default(),
+            state: Vec::new(),
             open: Recent::new(),
             refused: Vec::new(),
             unsent: VecDeque::new(),
@@ -235,6 +250,13 @@ impl Process {
             self.unsent.push_back(frame::encode(&open, 0)?);
             self.open.insert(job, ());
         }
+        for (offset, state) in &chunk.restored {
+            let restore = Command::Restore { task: chunk.first + u64::from(*offset) };
+            self.unsent.push_back(frame::encode(&restore, state.len())?);
+            if !state.is_empty() {
+                self.unsent.push_back(state.clone());
+            }
+        }
         let number = self.next_number;
         let run = Command::Run {
             chunk: number,
@@ -277,6 +299,11 @@ impl Process {
                 Err(error) => tracing::error!(%error, "a slot keeps a job's sandbox open"),
             }
         }
+    }
+
+    /// Lets its tasks know that the worker is about to go.
+    pub(super) fn leave(&self) {
+        self.shared.word(Word::Leaving).store(1, Ordering::Relaxed);
     }
 
     /// Waits for its end.
@@ -438,6 +465,33 @@ impl Process {
                     }
                     said.push_back(Said::Progress { job: given.job(), task: header.a, done: header.b, total });
                 }
+                Kind::Checkpoint => {
+                    let given = running(&self.given, header.a)?;
+                    if header.result > MAX_CHECKPOINT as u64 {
+                        return Err(Corrupt("a checkpoint that is too large"));
+                    }
+                    if self.reader.body(&mut self.state).is_none() {
+                        break;
+                    }
+                    let (tag, task) = (given.chunk.tag, header.a);
+                    let state = Bytes::from(std::mem::take(&mut self.state));
+                    match said.back_mut() {
+                        // Only the last one counts.
+                        Some(Said::Checkpoint { task: same, state: last, .. }) if *same == task => *last = state,
+                        _ => said.push_back(Said::Checkpoint { tag, task, state }),
+                    }
+                }
+                Kind::Suspended => {
+                    running(&self.given, header.a)?;
+                    if self.reader.body(&mut Vec::new()).is_none() {
+                        break;
+                    }
+                    if let Some(given) = self.given.front_mut() {
+                        flush(&mut self.builder, given, said);
+                        given.received += 1;
+                        said.push_back(Said::Suspended { tag: given.chunk.tag, task: header.a });
+                    }
+                }
             }
         }
         Ok(())
@@ -466,6 +520,15 @@ impl Process {
         }
         result
     }
+}
+
+/// The chunk of the task that runs, which has to be this one.
+fn running(given: &VecDeque<Given>, task: u64) -> Result<&Given, Corrupt> {
+    let given = given.front().ok_or(Corrupt("a checkpoint of no chunk"))?;
+    if task != given.expected() || given.received >= given.chunk.count {
+        return Err(Corrupt("a checkpoint of another task than runs"));
+    }
+    Ok(given)
 }
 
 fn flush(builder: &mut BatchBuilder, given: &Given, said: &mut VecDeque<Said>) {

@@ -102,6 +102,8 @@ pub(super) enum Command {
     },
     /// Closes the job's sandbox.
     Forget(JobId),
+    /// What an earlier attempt of a task has kept, which is of the next chunk that is run. Payload: that.
+    Restore { task: u64 },
 }
 
 /// What an outcome carries if it is not just a value.

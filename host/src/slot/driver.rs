@@ -12,6 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farm_proto::columns::{Columns, ColumnsBuilder};
 use farm_proto::ids::JobId;
 use farm_proto::message::Batch;
@@ -49,6 +50,8 @@ pub(crate) enum Order {
     Cancel(JobId),
     /// Close the job's sandbox.
     Forget(JobId),
+    /// Let tasks know that the worker is about to go, from now on.
+    Leave,
 }
 
 /// What became of orders.
@@ -67,7 +70,7 @@ pub(crate) enum Event {
         task: u64,
         message: String,
     },
-    /// Not started, and will not be.
+    /// Not run to their end, and will not be: not started, cut off, or given back by themselves.
     Returned {
         tag: u64,
         first: u64,
@@ -82,6 +85,12 @@ pub(crate) enum Event {
         task: u64,
         done: u64,
         total: u64,
+    },
+    /// A task that runs keeps this for its next attempt, in the place of what it kept before.
+    Checkpoint {
+        tag: u64,
+        task: u64,
+        state: Bytes,
     },
     /// The job's module cannot be opened.
     JobFailed {
@@ -119,6 +128,8 @@ pub(crate) struct Driver {
     cancelled: Vec<(JobId, Instant)>,
     start_at: Option<Instant>,
     deaths: u32,
+    /// Whether the worker is about to go.
+    leaving: bool,
 }
 
 impl Driver {
@@ -137,6 +148,7 @@ impl Driver {
             cancelled: Vec::new(),
             start_at: Some(Instant::now()),
             deaths: 0,
+            leaving: false,
         }
     }
 
@@ -185,6 +197,9 @@ impl Driver {
         match Process::start(&self.command, self.slot) {
             Ok(process) => {
                 tracing::debug!(slot = self.slot, pid = process.pid(), "slot process started");
+                if self.leaving {
+                    process.leave();
+                }
                 self.process = Some(process);
                 for chunk in std::mem::take(&mut self.waiting) {
                     self.give(chunk);
@@ -220,6 +235,10 @@ impl Driver {
                 }
             }
             Order::TakeBack { tag } => self.take_back(tag),
+            Order::Leave => {
+                self.leaving = true;
+                self.process.iter().for_each(Process::leave);
+            }
             Order::Cancel(job) => self.cancel(job),
             Order::Forget(job) => {
                 if let Some(process) = &mut self.process {
@@ -345,6 +364,10 @@ impl Driver {
             Said::Progress { job, task, done, total } => {
                 self.outbox.push_back(Event::Progress { job, task, done, total })
             }
+            Said::Checkpoint { tag, task, state } => {
+                self.outbox.push_back(Event::Checkpoint { tag, task, state });
+            }
+            Said::Suspended { tag, task } => self.outbox.push_back(Event::Returned { tag, first: task, count: 1 }),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::sandbox::{Ended, Sandbox, Task};
 /// own result, without a call. As [`Sandbox::call`] otherwise; what the calls print is put together, up to `output`
 /// bytes of each kind.
 pub(super) fn call(sandbox: &mut Sandbox, task: Task<'_>, output: u64, result: &mut Vec<u8>) -> Ended {
-    let mut whole = Ended { failure: None, captured: Captured::default(), fuel_used: None };
+    let mut whole = Ended::default();
     let elements: Vec<&RawValue> = match serde_json::from_slice(task.argument) {
         Ok(elements) => elements,
         Err(error) => return refused(whole, format!("a fold takes an array: {error}")),

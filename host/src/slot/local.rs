@@ -1,6 +1,6 @@
 //! Tasks in slots without a farm: for `farm run`, and for measuring.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -113,6 +113,7 @@ pub async fn run_locally(
         slots: orders,
         held: Vec::new(),
         next_tag: 0,
+        states: BTreeMap::new(),
     };
     let result = run.run(&mut inbox, &mut each).await;
     // Ends the drivers, and they their processes.
@@ -144,6 +145,8 @@ struct Run<'a> {
     slots: Vec<mpsc::UnboundedSender<Order>>,
     held: Vec<Held>,
     next_tag: u64,
+    /// What tasks have kept that run here or are to be run again.
+    states: BTreeMap<u64, Bytes>,
 }
 
 impl Run<'_> {
@@ -225,6 +228,7 @@ impl Run<'_> {
             count,
             attempts: Vec::new(),
             arguments: arguments.finish(),
+            restored: Vec::new(),
         })
     }
 
@@ -242,6 +246,7 @@ impl Run<'_> {
                 return Ok(self.outcomes(tag, &batch, &results, &kept, each));
             }
             Event::Lost { task, message, .. } => {
+                self.states.remove(&task);
                 let failure = Failure::new(FailureKind::WorkerLost, message);
                 let outcome = LocalOutcome { result: Err(&failure), captured: None, files: None };
                 return Ok(each(task, outcome));
@@ -253,6 +258,11 @@ impl Run<'_> {
             }
             Event::Ended { tag } => self.held.retain(|held| held.tag != tag),
             Event::Progress { .. } => {}
+            // Without retries, there is nobody to restore it.
+            Event::Checkpoint { task, state, .. } if self.retries > 0 => {
+                self.states.insert(task, state);
+            }
+            Event::Checkpoint { .. } => {}
             Event::JobFailed { failure, .. } => return Err(LocalError::Job(failure)),
             Event::Broken { message } => return Err(LocalError::Slot(message)),
         }
@@ -280,6 +290,7 @@ impl Run<'_> {
                 self.again.push_front(chunk);
                 continue;
             }
+            self.states.remove(&task);
             let outcome = LocalOutcome {
                 result: match failure {
                     Some((_, failure)) => Err(failure),
@@ -311,6 +322,7 @@ impl Run<'_> {
         let whole = &self.held.iter().find(|held| held.tag == tag)?.chunk;
         let from = (first - whole.first) as u32;
         let to = from + count;
+        let states = self.states.range(first..first + u64::from(count));
         Some(Chunk {
             tag,
             setup: Arc::clone(&whole.setup),
@@ -327,6 +339,7 @@ impl Run<'_> {
             } else {
                 whole.arguments.slice(from as usize, to as usize)
             },
+            restored: states.map(|(task, state)| ((task - first) as u32, state.clone())).collect(),
         })
     }
 }

@@ -21,6 +21,7 @@
 //! with one.
 
 mod batch;
+mod carried;
 mod child;
 mod command;
 mod driver;

@@ -122,7 +122,7 @@ impl Outputs {
         let mut ended = call(result);
         self.guard.watch(None);
         let mut kept = None;
-        if ended.failure.is_none() && result.len() - start <= MAX_RESULT {
+        if ended.failure.is_none() && !ended.suspended && result.len() - start <= MAX_RESULT {
             match self.take() {
                 Ok((files, name)) => (ended.captured.files, kept) = (files, name),
                 Err(failure) => {
@@ -373,7 +373,7 @@ mod tests {
         let call = |result: &mut Vec<u8>| {
             result.push(b'1');
             make(outputs.path());
-            Ended { failure: None, captured: Captured::default(), fuel_used: None }
+            Ended::default()
         };
         let (ended, kept) = outputs.run(call, &mut Vec::new());
         assert!(!outputs.path().exists());

@@ -22,6 +22,7 @@ use farm_proto::outcome::{Captured, Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 
+use super::carried::{Restored, SlotCarrier};
 use super::command::{Command, Details, JobSetup, Recent};
 use super::fold;
 use super::outputs::{Guard, Outputs};
@@ -134,6 +135,7 @@ struct Slot {
     secrets: Arc<Mutex<Vec<PathBuf>>>,
     /// From the first job on that has an `/out`.
     guard: Option<Arc<Guard>>,
+    restored: Restored,
 }
 
 impl Slot {
@@ -154,6 +156,7 @@ impl Slot {
             result: Vec::new(),
             secrets,
             guard: None,
+            restored: Restored::default(),
         })
     }
 
@@ -163,12 +166,14 @@ impl Slot {
                 Command::Open(setup) => self.open(*setup),
                 Command::Run { chunk, job, first, count, attempts } => {
                     self.run_chunk(chunk, job, first, count, &attempts, payload)?;
+                    self.restored.clear();
                     let mut writer = lock(&self.writer);
                     let now = now_ns();
                     writer.write(header(Kind::ChunkEnd, chunk, 0), &[], &[], now);
                     writer.announce(now);
                 }
                 Command::Forget(job) => self.jobs.remove(job),
+                Command::Restore { task } => self.restored.add(task, &payload),
             }
         }
         Ok(())
@@ -186,7 +191,15 @@ impl Slot {
         // A module that kills the process right here is to be blamed for it.
         self.shared.word(Word::Opening).store(1, Ordering::Release);
         let opened = self.open_outputs(&setup).and_then(|outputs| {
-            let sandbox = open_sandbox(setup, outputs.as_ref(), &self.writer)?;
+            let mut sandbox = open_sandbox(setup, outputs.as_ref(), &self.writer)?;
+            // In a fold, one task is many calls, and what one keeps is none of another's.
+            if fold_output.is_none() {
+                sandbox.set_carrier(Box::new(SlotCarrier {
+                    shared: Arc::clone(&self.shared),
+                    writer: Arc::clone(&self.writer),
+                    restored: self.restored.clone(),
+                }));
+            }
             // Who cannot write to a folder need not have one.
             let outputs = outputs.filter(|_| sandbox.uses_wasi());
             Ok(Job { sandbox, range_start, fold_output, outputs })
@@ -260,6 +273,11 @@ impl Slot {
                 (None, Some(outputs)) => outputs.run(|result| open.sandbox.call(task, result), &mut self.result),
             };
             let done = now_ns();
+            if ended.suspended {
+                lock(&self.writer).write(header(Kind::Suspended, index, 0), &[], &[], done);
+                now = done;
+                continue;
+            }
             let details = details_of(ended, kept, &mut self.result);
             let header = Header {
                 kind: Kind::Outcome,

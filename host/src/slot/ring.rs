@@ -40,6 +40,10 @@ pub(super) enum Kind {
     OpenFailed = 3,
     /// `a`: the task, `b`: done; result: total, as eight bytes.
     Progress = 4,
+    /// `a`: the task; result: the state that it keeps for its next attempt.
+    Checkpoint = 5,
+    /// `a`: the task, which has kept a state and given itself back. There is no outcome of it.
+    Suspended = 6,
 }
 
 /// The start of a record.
@@ -74,6 +78,8 @@ impl Header {
             2 => Kind::ChunkEnd,
             3 => Kind::OpenFailed,
             4 => Kind::Progress,
+            5 => Kind::Checkpoint,
+            6 => Kind::Suspended,
             _ => return Err(Corrupt("a record of no known kind")),
         };
         let header = Self { kind, details: (number(0) >> 32) as u32, result: number(8), a: number(16), b: number(24) };

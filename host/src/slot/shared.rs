@@ -37,6 +37,8 @@ pub(super) enum Word {
     Over = 24,
     /// Bytes ever taken out of the ring. Written by the agent.
     Taken = 128,
+    /// Not 0 if the worker is about to go. Written by the agent.
+    Leaving = 136,
     /// [`super::span::Span`] of chunks with an even number. Written by both.
     EvenSpan = 256,
     /// [`super::span::Span`] of chunks with an odd number. Written by both.

@@ -12,7 +12,7 @@ use farm_proto::message::{
 use farm_proto::outcome::{Captured, Failure, FailureKind, GuestFrame, OutputFile};
 use farm_proto::secret::{SecretStatus, SecretValue, Secrets};
 use farm_proto::ticket::{NewTicket, Role, TicketStatus};
-use farm_proto::why::{Account, Cause, Stage, Why, WhyGroup};
+use farm_proto::why::{Account, Cause, Checkpoint, Stage, Why, WhyGroup};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -353,12 +353,9 @@ fn why() -> impl Strategy<Value = Why> {
         (any::<bool>(), option::of(account)).prop_map(|(failed, account)| Cause::Ended { failed, account }),
     ];
     let group = (any::<(u64, u64)>(), cause).prop_map(|((task, count), cause)| WhyGroup { task, count, cause });
-    (job_id(), state(), vec(group, 0..4), option::of(text())).prop_map(|(job, state, groups, reason)| Why {
-        job,
-        state,
-        groups,
-        reason,
-    })
+    let checkpoint = any::<(u64, u64)>().prop_map(|(bytes, kept_ms)| Checkpoint { bytes, kept_ms });
+    (job_id(), state(), vec(group, 0..4), option::of(text()), option::of(checkpoint))
+        .prop_map(|(job, state, groups, reason, checkpoint)| Why { job, state, groups, reason, checkpoint })
 }
 
 fn request_error() -> impl Strategy<Value = RequestError> {
@@ -436,6 +433,7 @@ pub(crate) fn worker_work() -> impl Strategy<Value = WorkerWork> {
             .prop_map(|(lease, task, message)| WorkerWork::Lost { lease, task, message }),
         1 => (lease_id(), any::<(u64, u32)>())
             .prop_map(|(lease, (first, count))| WorkerWork::Returned { lease, first, count }),
+        1 => (lease_id(), any::<u64>()).prop_map(|(lease, task)| WorkerWork::Checkpoint { lease, task }),
     ]
 }
 
@@ -449,5 +447,6 @@ pub(crate) fn scheduler_work() -> impl Strategy<Value = SchedulerWork> {
             spec: Box::new(spec)
         }),
         lease.prop_map(SchedulerWork::Lease),
+        (lease_id(), any::<u64>()).prop_map(|(lease, task)| SchedulerWork::Restored { lease, task }),
     ]
 }

@@ -14,7 +14,7 @@ use crate::state_dir::state_error;
 use crate::store::mark::{self, Marked};
 use crate::store::recover::{DATABASE, commits, lost};
 use crate::store::schema::connect_to_inspect;
-use crate::store::{self, JobEnd, JobRow, StoreError, clusters, rows};
+use crate::store::{self, JobEnd, JobRow, StoreError, checkpoints, clusters, rows};
 
 /// What [`check`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,14 +26,14 @@ pub struct CheckReport {
     pub tasks: u64,
     /// Blobs, needed or not.
     pub blobs: u64,
-    /// Bytes of the results in the database, and of the blobs.
+    /// Bytes of the results and checkpoints in the database, and of the blobs.
     pub bytes: u64,
     /// What is wrong, each with the exact place. Empty if the folder is whole.
     pub faults: Vec<String>,
 }
 
 /// Reads everything that is stored in a farm's folder, and compares it with its checksums and with each other: pages of
-/// the database, jobs, batches and their columns, ends, tickets, digests of blobs, and that nothing is missing. What a scheduler
+/// the database, jobs, batches and their columns, checkpoints, ends, tickets, digests of blobs, and that nothing is missing. What a scheduler
 /// stores meanwhile is not looked at. Changes nothing.
 ///
 /// # Errors
@@ -61,6 +61,7 @@ pub fn check(state: &Path) -> Result<CheckReport, SchedulerError> {
         Check::jobs,
         Check::ends,
         Check::batches,
+        Check::checkpoints,
         Check::strays,
         Check::pins,
         Check::tickets,
@@ -167,6 +168,21 @@ impl Check<'_> {
         })
     }
 
+    fn checkpoints(&mut self) -> Result<(), StoreError> {
+        let sql = format!("SELECT {} FROM checkpoints", checkpoints::CHECKPOINT);
+        self.rows(&sql, |check, row| {
+            check.report.bytes += checkpoints::state(row, check.path)?.len() as u64;
+            let (job, task, ..) = checkpoints::kept(row, check.path)?;
+            match check.jobs.get(&job) {
+                Some(known) if known.end.is_some() || task >= known.row.spec.args.count() => {
+                    check.corrupt(format!("table checkpoints, job {job}, task {task}: it needs none"));
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
     /// Rows about the farm as a whole, and jobs that are to be forgotten.
     fn farm(&mut self) -> Result<(), StoreError> {
         if rows::Farm::read(self.connection, self.path)?.is_none() {
@@ -189,7 +205,7 @@ impl Check<'_> {
 
     /// Rows that belong to no job, or say that they are another row.
     fn strays(&mut self) -> Result<(), StoreError> {
-        for table in ["ends", "batches", "pins"] {
+        for table in ["ends", "batches", "pins", "checkpoints"] {
             let sql = format!("SELECT DISTINCT job FROM {table} WHERE job NOT IN (SELECT job FROM jobs)");
             self.rows(&sql, |check, row| {
                 let job = rows::number(row, 0).map_err(StoreError::of(check.path))?;

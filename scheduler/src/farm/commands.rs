@@ -69,7 +69,13 @@ impl Owner {
                     bytes = record.kept.results;
                 }
                 let end = JobEnd { state, reason, ended_ms, failed, missing, retried, task_ns, bytes };
-                self.commits.add(seq, [Record::Ended { job, end }]);
+                // Nobody will need what its tasks have kept.
+                let record = self.jobs.get_mut(&job).filter(|record| !record.checkpoints.is_empty());
+                let dropped = record.map(|record| {
+                    record.checkpoints.clear();
+                    Record::CheckpointsDropped { job, tasks: 0..u64::MAX }
+                });
+                self.commits.add(seq, [Record::Ended { job, end }].into_iter().chain(dropped));
             }
         }
     }
@@ -94,6 +100,9 @@ impl Owner {
         let mut records = Vec::with_capacity(accepted.len());
         for tasks in accepted {
             record.tasks_ended(tasks);
+            if record.checkpoints.tasks_ended(tasks) {
+                records.push(Record::CheckpointsDropped { job, tasks: tasks.clone() });
+            }
             // The core accepts nothing that is not in the batch.
             if let Some(outcomes) = outcomes.part(tasks) {
                 record.kept.results += outcomes.weight() as u64;
@@ -130,7 +139,8 @@ impl Owner {
             record.secrets.tell(worker);
             Introduction { spec: Arc::clone(spec), stamp: record.stamp, secrets: record.secrets.values() }
         });
-        peer.outbox.work(Order::Lease { introduce, args: Arc::clone(args), lease });
+        let restored = record.checkpoints.of(lease.first..lease.first + u64::from(lease.count));
+        peer.outbox.work(Order::Lease { introduce, args: Arc::clone(args), restored, lease });
     }
 
     /// To a worker that has just gone, nothing is sent.

@@ -59,7 +59,6 @@ pub(super) struct Commits {
     at_once: usize,
     /// The bytes of what waits and of what is under way.
     weight: usize,
-    stored: FactSeq,
     /// Records that were ever added, and that were written.
     added: u64,
     written: u64,
@@ -114,7 +113,6 @@ impl Commits {
             deleted: Vec::new(),
             at_once: AT_ONCE,
             weight: 0,
-            stored: FactSeq::default(),
             added: 0,
             written: 0,
             trouble: None,
@@ -185,11 +183,6 @@ impl Commits {
             _ => None,
         });
         self.under_way.is_none().then(|| blobs.flatten().collect())
-    }
-
-    /// The last fact that is stored.
-    pub(super) fn stored(&self) -> FactSeq {
-        self.stored
     }
 
     /// Why nothing can be stored at the moment, if so.
@@ -327,9 +320,7 @@ impl Commits {
         if self.trouble.take().is_some() {
             tracing::info!("things can be stored again");
         }
-        let last = pending.seqs.iter().rev().find_map(|seq| *seq)?;
-        self.stored = last;
-        Some(last)
+        pending.seqs.iter().rev().find_map(|seq| *seq)
     }
 }
 
@@ -366,7 +357,12 @@ fn points_of(records: &[Record]) -> Vec<(&'static str, &'static str)> {
         Record::Accepted(_) => Some(("scheduler.accept.before-commit", "scheduler.accept.after-commit")),
         Record::Batch { .. } => Some(("scheduler.batch.before-commit", "scheduler.batch.after-commit")),
         Record::Ended { .. } => Some(("scheduler.end.before-commit", "scheduler.end.after-commit")),
-        Record::Cluster(_) | Record::Deleted { .. } | Record::Ticket(_) | Record::TicketForgotten { .. } => None,
+        Record::Checkpoint(_) => Some(("scheduler.checkpoint.before-commit", "scheduler.checkpoint.after-commit")),
+        Record::CheckpointsDropped { .. }
+        | Record::Cluster(_)
+        | Record::Deleted { .. }
+        | Record::Ticket(_)
+        | Record::TicketForgotten { .. } => None,
     };
     let mut points: Vec<_> = records.iter().filter_map(of).collect();
     points.dedup();

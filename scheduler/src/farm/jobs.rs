@@ -11,6 +11,7 @@ use farm_proto::job::{Args, JobSpec, JobStatus, ResultEncoding};
 use farm_proto::message::SubmitKey;
 
 use super::Reply;
+use super::checkpoints::Checkpoints;
 use super::quota::Kept;
 use super::secrets::JobSecrets;
 use crate::identity::caller::Caller;
@@ -43,6 +44,7 @@ pub(super) struct JobRecord {
     /// What is to be stored of it, until it is.
     pub(super) row: Option<Box<JobRow>>,
     pub(super) secrets: JobSecrets,
+    pub(super) checkpoints: Checkpoints,
     /// What tasks last said of how far they are, and on which worker they run.
     progress: BTreeMap<u64, Progress>,
     /// Whether it is known to be stored.
@@ -92,6 +94,7 @@ impl JobRecord {
             work: None,
             row: None,
             secrets: JobSecrets::of(&spec.mounts.secrets),
+            checkpoints: Checkpoints::default(),
             progress: BTreeMap::new(),
             accepted: false,
             submitters: Vec::new(),
@@ -152,6 +155,7 @@ impl JobRecord {
     pub(super) fn ended(&mut self) {
         self.work = None;
         self.secrets.clear();
+        self.checkpoints.clear();
         self.progress.clear();
         self.results.close();
     }

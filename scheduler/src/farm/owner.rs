@@ -1,5 +1,6 @@
 //! The owner and its loop.
 
+use super::checkpoints::Unwritten;
 use super::clusters::Clusters;
 use super::jobs::new_job;
 use crate::store::JobRow;
@@ -39,6 +40,7 @@ pub(crate) struct Owner {
     pub(super) blobs: Arc<Blobs>,
     pub(super) commits: Commits,
     pub(super) jobs: Jobs,
+    pub(super) unwritten: Unwritten,
     /// Jobs by whom and under which key they were submitted.
     pub(super) keys: HashMap<(String, SubmitKey), JobId>,
     pub(super) workers: BTreeMap<WorkerId, Peer>,
@@ -99,6 +101,7 @@ impl Owner {
                 self.tell(Event::Persisted { seq }, None);
             }
             self.end_deletions();
+            self.settle_checkpoints();
             self.settle_tickets();
             self.settle_clusters();
             self.acknowledge();

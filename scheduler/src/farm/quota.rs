@@ -1,7 +1,7 @@
 //! What users keep on the scheduler's disk, and how much they may.
 //!
 //! A user keeps what the user's jobs do, until they are deleted: their blobs, each once however many jobs name it, the
-//! arguments that are stored with them, and their outcomes. Jobs that would be too much are refused; what comes of those
+//! arguments that are stored with them, what their tasks have kept, and their outcomes. Jobs that would be too much are refused; what comes of those
 //! that were accepted is kept in any case.
 
 use std::collections::HashMap;
@@ -56,11 +56,13 @@ impl Owner {
     ) -> Result<(), RequestError> {
         let limit = self.config.limits_of(&caller.name).stored_bytes;
         let Some(limit) = limit.filter(|_| caller.role == Role::User) else { return Ok(()) };
-        let theirs = self.jobs.values().filter(|record| record.owner == caller.name).map(|record| &record.kept);
+        let theirs = self.jobs.values().filter(|record| record.owner == caller.name);
         let (mut kept, mut used) = (HashMap::new(), 0_u64);
-        for job in theirs {
+        for record in theirs {
+            let job = &record.kept;
             kept.extend(job.blobs.iter().copied());
             used = used.saturating_add(job.inline).saturating_add(job.results);
+            used = used.saturating_add(record.checkpoints.bytes());
         }
         used = kept.values().fold(used, |sum, size| sum.saturating_add(*size));
         let new: HashMap<_, _> = blobs.into_iter().filter(|(digest, _)| !kept.contains_key(digest)).collect();

@@ -11,6 +11,7 @@ use farm_proto::ids::{JobId, LeaseId};
 use tokio::time::Instant;
 
 use super::Inbox;
+use super::checkpoints::{Checkpoints, Unwritten};
 use super::clusters::{Board, Clusters};
 use super::commits::Commits;
 use super::graph::named_by;
@@ -49,7 +50,7 @@ impl Owner {
         let (mut jobs, mut keys, mut facts) = (Jobs::new(), HashMap::new(), Vec::new());
         let mut measured = Measured::default();
         let mut live = BTreeMap::new();
-        for StoredJob { row, end, batches, bytes, results } in stored {
+        for StoredJob { row, end, batches, bytes, checkpoints, results } in stored {
             let job = row.job;
             keys.insert((row.owner.clone(), row.key), job);
             let mut spec = new_job(&row, clusters.id(row.spec.cluster.as_deref().unwrap_or(cluster::DEFAULT)));
@@ -68,6 +69,7 @@ impl Owner {
             let mut record = JobRecord::of_row(&row, named_by(&row.spec).collect(), results);
             record.accepted = true;
             record.kept.results = bytes;
+            record.checkpoints = Checkpoints::recovered(checkpoints);
             match end {
                 Some(end) => {
                     record.had_ended(&end);
@@ -96,6 +98,7 @@ impl Owner {
             store,
             blobs,
             jobs,
+            unwritten: Unwritten::new(),
             keys,
             workers: BTreeMap::new(),
             owing: BTreeSet::new(),

@@ -10,7 +10,8 @@ use crate::identity::caller::Caller;
 
 impl Owner {
     pub(super) fn why(&self, caller: &Caller, job: JobId, task: Option<u64>) -> Result<Why, RequestError> {
-        self.visible(caller, job)?;
+        let record = self.visible(caller, job)?;
+        let checkpoint = task.and_then(|task| record.checkpoints.of_task(task));
         let no_such_job = || RequestError::NoSuchJob(job);
         let view = self.core.job(job).ok_or_else(no_such_job)?;
         let groups = match task {
@@ -27,7 +28,7 @@ impl Owner {
             count: group.count,
             cause: self.cause(job, group.waiting, now),
         });
-        Ok(Why { job, state: view.state, groups: groups.collect(), reason: view.reason })
+        Ok(Why { job, state: view.state, groups: groups.collect(), reason: view.reason, checkpoint })
     }
 
     fn cause(&self, job: JobId, waiting: Waiting, now: Time) -> Cause {

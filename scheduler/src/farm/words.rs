@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use farm_core::{Departure, Event, FactSeq, Refused};
+use farm_core::{Departure, Event, Refused};
 use farm_proto::close;
 use farm_proto::ids::WorkerId;
 use farm_proto::message::{Resume, SchedulerControl, WorkerHello};
@@ -24,14 +24,15 @@ pub(super) struct Peer {
     pub(super) connected: Instant,
     /// Messages of its work stream that were taken in.
     heard: u64,
-    /// Those whose effects may not be stored yet: the last fact that they led to, and how many messages they are by
+    /// Those whose effects may not be stored yet: the last record that they led to, and how many messages they are by
     /// then.
-    owed: VecDeque<(FactSeq, u64)>,
+    owed: VecDeque<(u64, u64)>,
 }
 
 impl Owner {
     pub(super) fn hear(&mut self, worker: WorkerId, said: Said) {
-        let is_answer = matches!(said, Said::Results { .. } | Said::Lost { .. } | Said::Returned { .. });
+        let is_answer =
+            matches!(said, Said::Results { .. } | Said::Lost { .. } | Said::Returned { .. } | Said::Checkpoint { .. });
         let heard = match said {
             Said::Joined { cluster, hello, resume, outbox } => self.joined(worker, cluster, hello, resume, outbox),
             Said::Results { lease, outcomes } => {
@@ -44,6 +45,10 @@ impl Owner {
             }
             Said::Returned { lease, first, count } | Said::NotSent { lease, first, count } => {
                 self.handle(Event::TasksReturned { worker, lease, first, count }, None)
+            }
+            Said::Checkpoint { lease, task, state } => {
+                self.checkpoint(worker, lease, task, state);
+                Ok(())
             }
             Said::JobFailed { job, failure } => {
                 let failure = &failure;
@@ -171,11 +176,11 @@ impl Owner {
 
     /// Notes that a worker is to be told when its last answer is stored.
     fn owe(&mut self, worker: WorkerId) {
-        let last = self.core.last_fact();
+        let last = self.commits.added();
         let Some(peer) = self.workers.get_mut(&worker) else { return };
         peer.heard += 1;
         match peer.owed.back_mut() {
-            Some((seq, heard)) if *seq == last => *heard = peer.heard,
+            Some((record, heard)) if *record == last => *heard = peer.heard,
             _ => peer.owed.push_back((last, peer.heard)),
         }
         self.owing.insert(worker);
@@ -183,12 +188,12 @@ impl Owner {
 
     /// Tells workers what is stored of their answers.
     pub(super) fn acknowledge(&mut self) {
-        let stored = self.commits.stored();
+        let written = self.commits.written();
         let workers = &mut self.workers;
         self.owing.retain(|worker| {
             let Some(peer) = workers.get_mut(worker) else { return false };
             let mut messages = None;
-            while let Some((_, heard)) = peer.owed.pop_front_if(|(seq, _)| *seq <= stored) {
+            while let Some((_, heard)) = peer.owed.pop_front_if(|(record, _)| *record <= written) {
                 messages = Some(heard);
             }
             if let Some(messages) = messages {

@@ -16,8 +16,8 @@ use super::mark::{self, Mark, Marked};
 use super::recent::Recent;
 use super::writer::Begin;
 use super::{
-    Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, clusters, rows, schema,
-    tickets,
+    Durability, JobEnd, JobResults, RECENT, Recovered, Store, StoreError, StoredJob, Writer, checkpoints, clusters,
+    rows, schema, tickets,
 };
 use crate::SchedulerError;
 use crate::blobs::Folder;
@@ -129,6 +129,7 @@ fn sound(connection: &Connection, path: &Path, table: &str) -> Result<(), StoreE
 fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<JobId>), StoreError> {
     let sqlite = StoreError::of(path);
     let mut ends = ends(connection, path)?;
+    let mut kept = checkpoints::read(connection, path)?;
     let sql = format!("SELECT {}, deleted FROM jobs ORDER BY job", rows::JOB);
     let deleted_at = rows::JOB.split(", ").count();
     let mut statement = connection.prepare(&sql).map_err(&sqlite)?;
@@ -157,7 +158,11 @@ fn jobs(connection: &Connection, path: &Path) -> Result<(Vec<StoredJob>, Vec<Job
         if ended {
             results.close();
         }
-        jobs.push(StoredJob { row, end, batches, bytes, results });
+        let later = kept.split_off(&(JobId(row.job.0.saturating_add(1)), 0));
+        let checkpoints = std::mem::replace(&mut kept, later).into_iter();
+        let checkpoints = checkpoints.filter(|((job, _), _)| *job == row.job).map(|((_, task), kept)| (task, kept));
+        let checkpoints = checkpoints.collect();
+        jobs.push(StoredJob { row, end, batches, bytes, checkpoints, results });
     }
     match ends.keys().min() {
         Some(job) => Err(StoreError::corrupt(path, format!("table ends, job {job}: there is no such job"))),

@@ -6,7 +6,7 @@ use farm_proto::ids::JobId;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::schema::PATIENCE;
-use super::{StoreError, Writer, batches};
+use super::{StoreError, Writer, batches, checkpoints};
 
 /// Rows that one step deletes at most.
 const STEP: usize = 256;
@@ -150,6 +150,7 @@ fn forget(connection: &Connection, job: JobId, step: usize) -> rusqlite::Result<
     if connection.prepare_cached(sql)?.execute([job, limit])? == step {
         return Ok(false);
     }
+    checkpoints::drop(connection, JobId(job.cast_unsigned()), &(0..u64::MAX))?;
     connection.prepare_cached("DELETE FROM ends WHERE job = ?")?.execute([job])?;
     connection.prepare_cached("DELETE FROM jobs WHERE job = ?")?.execute([job])?;
     Ok(true)

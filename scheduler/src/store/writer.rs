@@ -10,7 +10,7 @@ use super::ballast::Ballast;
 use super::batches::{self, LARGE, NewBatch};
 use super::mark::Mark;
 use super::rows::JobError;
-use super::{JobResults, Outcomes, Record, Room, Store, StoreError, clusters, rows, tickets};
+use super::{JobResults, Outcomes, Record, Room, Store, StoreError, checkpoints, clusters, rows, tickets};
 use crate::SchedulerError;
 use crate::clock::unix_ns;
 use crate::sync::locked;
@@ -369,6 +369,14 @@ impl Insert<'_> {
                     let batches = batches::count(self.transaction, path, *job)?;
                     rows::insert_end(self.transaction, *job, end, batches).map_err(sqlite)?;
                 }
+            }
+            Record::Checkpoint(row) => {
+                if self.is_known(row.job, changes)? {
+                    checkpoints::write(self.transaction, row).map_err(sqlite)?;
+                }
+            }
+            Record::CheckpointsDropped { job, tasks } => {
+                checkpoints::drop(self.transaction, *job, tasks).map_err(sqlite)?;
             }
             Record::Cluster(row) => clusters::write(self.transaction, path, row)?,
             Record::Deleted { job } => {

@@ -37,6 +37,7 @@ impl ByHand {
                 SchedulerWork::Lease(lease) => break lease,
                 SchedulerWork::Job { job: introduced, stamp: its, .. } => (job, stamp) = (introduced, its),
                 SchedulerWork::Secrets { .. } => panic!("no job has any"),
+                SchedulerWork::Restored { .. } => panic!("no task has kept anything"),
             }
         };
         Self { hello, link, streams, job, stamp, lease }

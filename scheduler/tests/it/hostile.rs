@@ -193,6 +193,7 @@ fn workers_that_break_the_protocol_are_closed_and_their_tasks_go_elsewhere() {
                     farm_proto::message::SchedulerWork::Lease(lease) => break lease,
                     farm_proto::message::SchedulerWork::Job { .. } => {}
                     farm_proto::message::SchedulerWork::Secrets { .. } => panic!("no job has any"),
+                    farm_proto::message::SchedulerWork::Restored { .. } => panic!("no task has kept anything"),
                 }
             };
             let (message, payload) = answer(lease.lease, lease.first);

@@ -107,6 +107,7 @@ fn a_draining_worker_is_told_when_to_leave() {
             match streams.work.1.expect().await.unwrap().0 {
                 SchedulerWork::Job { spec: introduced, .. } => spec = Some(introduced),
                 SchedulerWork::Secrets { .. } => panic!("no job has any"),
+                SchedulerWork::Restored { .. } => panic!("no task has kept anything"),
                 SchedulerWork::Lease(lease) => break lease,
             }
         };
@@ -219,7 +220,7 @@ fn an_argument_and_a_result_of_64_mib_pass() {
         let (lease, payload) = loop {
             match streams.work.1.expect().await.unwrap() {
                 (SchedulerWork::Lease(lease), payload) => break (lease, payload),
-                (SchedulerWork::Job { .. } | SchedulerWork::Secrets { .. }, _) => {}
+                (SchedulerWork::Job { .. } | SchedulerWork::Secrets { .. } | SchedulerWork::Restored { .. }, _) => {}
             }
         };
         assert!(Columns::decode(1, payload.clone()).unwrap().get(0) == huge);

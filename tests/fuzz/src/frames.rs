@@ -46,7 +46,7 @@ pub fn frames(data: &[u8]) {
             Some(SchedulerWork::Job { spec, .. }) => ask_spec(&spec, payload),
             Some(SchedulerWork::Lease(lease)) => columns(lease.count.into(), payload),
             Some(SchedulerWork::Secrets { .. }) => drop(decode::<farm_proto::secret::Secrets>(payload)),
-            None => {}
+            Some(SchedulerWork::Restored { .. }) | None => {}
         },
         6 => drop(message_of::<Enrol>(message)),
         _ => drop(message_of::<Enrolled>(message)),

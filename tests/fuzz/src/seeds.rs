@@ -111,9 +111,11 @@ pub(crate) fn frames() -> Vec<(String, Vec<u8>)> {
     add("scheduler-recall", frame(3, &SchedulerControl::Recall { lease: LeaseId(5), keep: 1 }, &[]));
     add("worker-results", frame(4, &WorkerWork::Results { lease: LeaseId(5), batch }, &three));
     add("worker-returned", frame(4, &WorkerWork::Returned { lease: LeaseId(5), first: 1, count: 2 }, &[]));
+    add("worker-checkpoint", frame(4, &WorkerWork::Checkpoint { lease: LeaseId(5), task: 1 }, b"state"));
     let job = SchedulerWork::Job { job: JobId(1), stamp: 7, spec: Box::new(spec(Args::Inline { count: 3 })) };
     add("scheduler-job", frame(5, &job, &three));
     add("scheduler-lease", frame(5, &SchedulerWork::Lease(lease), &three));
+    add("scheduler-restored", frame(5, &SchedulerWork::Restored { lease: LeaseId(5), task: 1 }, b"state"));
     add("enrol", frame(6, &Enrol { secret: "secret".to_owned(), csr: vec![0x30, 0x82] }, &[]));
     add("enrolled", frame(7, &Enrolled::Certificate { chain: vec![vec![0x30], vec![]] }, &[]));
     seeds

@@ -33,7 +33,7 @@ use crate::time::Time;
 /// methods:
 ///
 /// - A. Simple getters, taking `&self`: [`job`](Self::job), [`jobs`](Self::jobs), [`worker`](Self::worker),
-///   [`workers`](Self::workers), [`totals`](Self::totals), [`why`](Self::why), [`why_all`](Self::why_all),
+///   [`workers`](Self::workers), [`held_by`](Self::held_by), [`totals`](Self::totals), [`why`](Self::why), [`why_all`](Self::why_all),
 ///   [`needs`](Self::needs), [`dependants`](Self::dependants), [`without_value`](Self::without_value),
 ///   [`last_fact`](Self::last_fact), [`next_job`](Self::next_job), [`next_lease`](Self::next_lease),
 ///   [`check_invariants`](Self::check_invariants).

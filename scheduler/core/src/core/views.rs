@@ -110,6 +110,12 @@ impl Core {
         self.workers.get(&id).map(|worker| view_worker(id, worker))
     }
 
+    /// The job of a task, if a worker holds the task by that lease and has not answered for it.
+    pub fn held_by(&self, worker: WorkerId, lease: LeaseId, task: u64) -> Option<JobId> {
+        let held = self.workers.get(&worker)?.leases.get(&lease)?;
+        held.remaining.contains(task).then_some(held.job)
+    }
+
     /// All workers, in the order of their ids.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView> {
         self.workers.iter().map(|(&id, worker)| view_worker(id, worker))

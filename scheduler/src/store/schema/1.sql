@@ -90,6 +90,21 @@ CREATE TABLE batches (
 ) STRICT;
 CREATE INDEX batches_by_task ON batches (job, first, count, number, failed, offsets, bytes, seal);
 
+-- What tasks without an outcome have kept for their next attempts.
+CREATE TABLE checkpoints (
+    job INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    -- By which lease: later ones have higher numbers.
+    lease INTEGER NOT NULL,
+    kept_ms INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    -- Checksum of all columns but the last, for which `digest` stands.
+    sum BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (job, task)
+) STRICT;
+
 -- Clusters, also those that are gone: jobs may name them.
 CREATE TABLE clusters (
     name TEXT PRIMARY KEY,

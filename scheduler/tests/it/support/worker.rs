@@ -132,6 +132,7 @@ async fn run(
                 let Ok(Some((message, payload))) = message else { return };
                 match message {
                     SchedulerWork::Secrets { .. } => panic!("no job has any"),
+                    SchedulerWork::Restored { .. } => panic!("no task has kept anything"),
                     SchedulerWork::Job { job, spec, .. } => {
                         if let WorkerKind::RefusesJobs = kind {
                             let failure = Failure::new(FailureKind::BadModule, "no such thing");
