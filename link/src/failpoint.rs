@@ -5,7 +5,7 @@
 //! nobody is told) when it comes to the point of that name, `NAME:3` when it comes there for the third time.
 
 /// All points, in the order of a task's way.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 18] = [
     // A ticket has come from someone who has no certificate yet, and was not looked at.
     "scheduler.enrol",
     // The client has been told that its job was accepted, and has told nobody.
@@ -34,6 +34,10 @@ pub const NAMES: [&str; 16] = [
     "worker.stored",
     // A client has got results, and not yet passed them on.
     "client.batch",
+    // A checkpoint has come to the scheduler, and is not on disk.
+    "scheduler.checkpoint.before-commit",
+    // It is, and its worker has not been told.
+    "scheduler.checkpoint.after-commit",
     // A job's end (of any kind) is on its way to the disk.
     "scheduler.end.before-commit",
     // It is there, and nobody has been told.

@@ -335,6 +335,8 @@ pub(crate) fn flatten(message: WorkerWork, payload: Bytes) -> Vec<(LeaseId, u64,
         WorkerWork::Returned { lease, first, count } => {
             (first..first + u64::from(count)).map(|task| (lease, task, Answer::Returned)).collect()
         }
+        // It answers nothing.
+        WorkerWork::Checkpoint { .. } => Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod argument;
 mod artefact;
+mod checkpoint;
 mod command;
 mod component;
 mod core;

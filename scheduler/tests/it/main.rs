@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's panic is its report")]
 
 mod blobs;
+mod checkpoint;
 mod durable;
 mod hostile;
 mod jobs;

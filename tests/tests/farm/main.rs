@@ -9,6 +9,7 @@ mod arguments;
 mod bad_modules;
 mod bench;
 mod cancel;
+mod checkpoint;
 mod cluster;
 mod command_line;
 mod config;

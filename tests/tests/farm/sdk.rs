@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{kinds, outcomes};
 
-/// The module, built once for all tests of this file.
-static BEHAVIOURS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// The module, built once for all tests.
+pub(crate) static BEHAVIOURS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let world = World::new();
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = here.join("guests/behaviours");

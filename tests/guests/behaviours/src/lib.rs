@@ -79,3 +79,57 @@ pub fn surroundings(variable: String) -> Result<(Option<String>, BTreeMap<String
     });
     Ok((std::env::var(variable).ok(), sizes.collect()))
 }
+
+/// How an attempt came to its end.
+#[derive(Serialize, Deserialize, farm::schemars::JsonSchema)]
+#[schemars(crate = "farm::schemars")]
+pub struct Counted {
+    /// Where it began.
+    restored: Option<u64>,
+    /// How far it counted from there.
+    steps: u64,
+}
+
+/// Counts to `end`, and takes so many milliseconds for each step, behind which it keeps a checkpoint. `suspends`: as soon
+/// as it should stop.
+#[farm::function]
+pub fn counts(end: u64, ms: u64, suspends: bool) -> Result<Counted, String> {
+    let restored = match farm::restored() {
+        Some(state) => Some(u64::from_le_bytes(state.try_into().map_err(|_| "not what was kept")?)),
+        None => None,
+    };
+    let begin = restored.unwrap_or(0);
+    for count in begin..end {
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        let state = (count + 1).to_le_bytes();
+        farm::checkpoint(state).map_err(|error| error.to_string())?;
+        farm::progress(count + 1, end);
+        if suspends && farm::should_stop() {
+            farm::suspend(state);
+        }
+    }
+    Ok(Counted { restored, steps: end - begin })
+}
+
+/// Keeps so many bytes and fails; the next attempt tells how many there are, if they are the same.
+#[farm::function]
+pub fn keeps(bytes: usize) -> Result<usize, String> {
+    let state: Vec<u8> = (0..bytes).map(|n| (n / 7) as u8).collect();
+    match farm::restored() {
+        Some(kept) if kept == state => Ok(kept.len()),
+        Some(_) => Ok(usize::MAX),
+        None => {
+            farm::checkpoint(&state).map_err(|error| error.to_string())?;
+            Err("once more".to_owned())
+        }
+    }
+}
+
+/// Gives itself back although nobody wants it to.
+#[farm::function]
+pub fn suspends(state: String) -> bool {
+    if farm::should_stop() {
+        return true;
+    }
+    farm::suspend(state)
+}
