@@ -382,7 +382,10 @@ impl From<AgentError> for Report {
             AgentError::Away { ref source, .. } => {
                 let report = Self::from_error(exit_codes::UNREACHABLE, &error);
                 tracing::debug!(%source, "gave up");
-                report.hint("--wait says how long a worker waits for its scheduler")
+                report.hint(
+                    "is that UDP port open from here? --wait says how long a worker waits for its scheduler, \
+                     --first-wait for one that has never answered",
+                )
             }
             AgentError::Artefact(error) => error.into(),
             AgentError::Cache { .. } => {

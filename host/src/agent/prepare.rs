@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use farm_link::identity::private_folder;
 use farm_proto::ids::{Digest, JobId};
@@ -16,6 +16,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::blobs::{BlobError, Blobs};
 use crate::artefact::{ArtefactError, Compiler};
+use crate::sandbox::Layout;
 use crate::slot::JobFolders;
 
 /// What a job needs, once it is there.
@@ -146,6 +147,7 @@ impl Preparer {
     }
 
     async fn artefact(&self, spec: &JobSpec, tell: &impl Fn(Stage)) -> Result<PathBuf, PrepareError> {
+        warn_of_little_address_space();
         let key = (spec.module.digest, spec.profile);
         let artefact = {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,6 +226,18 @@ impl Preparer {
             }
         }
         Ok(Some(folder))
+    }
+}
+
+/// Says once if tasks run slower here than they could. Slots would say it again and again.
+fn warn_of_little_address_space() {
+    static SAID: Once = Once::new();
+    if Layout::of_process() == Layout::Compact {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "there is too little address space for a pool (`ulimit -v`): tasks run up to a third slower"
+            );
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use farm_link::dial;
 use farm_proto::close;
 use farm_proto::columns::Columns;
 use farm_proto::ids::Digest;
-use farm_proto::job::{Args, Input, JobState};
+use farm_proto::job::{Args, Input, JobSpec, JobState};
 use farm_proto::message::{
     Request, RequestError, Response, SchedulerControl, SchedulerWork, WorkerControl, WorkerWork,
 };
@@ -156,7 +156,8 @@ fn a_worker_fetches_what_its_jobs_need_and_nothing_else() {
         spec.inputs = vec![Input { path: "i".to_owned(), digest: Digest::of(b"input"), size: 5 }];
         let job = client.detach(spec.clone()).await;
         let Seen::Job(introduced, known) = saw.recv().await.unwrap() else { panic!("a job comes first") };
-        assert_eq!((introduced, *known), (job, spec));
+        let placed = JobSpec { cluster: Some("default".to_owned()), ..spec };
+        assert_eq!((introduced, *known), (job, placed));
         assert_eq!(fetcher.get(Digest::of(MODULE)).await.unwrap(), MODULE);
         assert_eq!(fetcher.get(Digest::of(b"input")).await.unwrap(), b"input");
         assert_eq!(fetcher.get(Digest::of(b"other")).await, refused(Digest::of(b"other")));
