@@ -144,9 +144,22 @@ fn the_last_state_goes_along_with_the_next_lease_and_is_forgotten_with_the_outco
         let mut second = Hand::start(&farm, 2).await;
         assert_eq!(second.lease.count, 2);
         assert_eq!(second.restored, BTreeMap::from([(1, "another".into())]));
+        // Of the last task alone, so that the job goes on.
+        second.lease = Lease { first: 1, count: 1, ..second.lease };
         second.answer().await;
         second.stored().await;
-        assert_eq!(client.status(job).await.state, JobState::Done);
+        assert_eq!(client.status(job).await.state, JobState::Running);
+        assert_eq!(kept(&client, job, 1).await, None);
+        second.lease = Lease { first: 0, ..second.lease };
+        second.keep(1, "after its outcome").await;
+        second.keep(0, "of the other").await;
+        second.stored().await;
+        assert_eq!(kept(&client, job, 1).await, None);
+        let farm = farm.crash().await;
+        let client = farm.client().await;
+        let third = Hand::start(&farm, 2).await;
+        assert_eq!((third.lease.first, third.lease.count), (0, 1));
+        assert_eq!(third.restored, BTreeMap::from([(0, "of the other".into())]));
         assert_eq!(kept(&client, job, 1).await, None);
         let folder = farm.stop().await;
         let report = farm_scheduler::admin::check(folder.path()).unwrap();
@@ -206,7 +219,7 @@ fn a_twin_that_comes_back_overwrites_nothing() {
         twin.keep(0, "too late, and longer").await;
         twin.stored().await;
         assert_eq!(kept(&client, job, 0).await.unwrap().bytes, 5);
-        other.give_back().await;
+        other.link.connection.close(77u32.into(), b"");
         // Now it is the twin's again.
         twin.next_lease().await;
         assert_eq!(twin.restored[&0], "later");
