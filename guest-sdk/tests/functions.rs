@@ -213,7 +213,7 @@ fn counts() -> (u8, u8) {
     let mut count = restored;
     while count < 3 {
         count += 1;
-        farm::checkpoint([count]).unwrap();
+        farm::checkpoint([count]).expect("a small state");
         if farm::should_stop() {
             farm::suspend([count]);
         }

@@ -11,10 +11,13 @@ use farm_proto::outcome::FailureKind;
 
 use crate::support::{Guest, call};
 
+/// A state, and the task that has kept it.
+type State = (u64, Vec<u8>);
+
 #[derive(Debug, Clone, Default)]
 struct Carried {
     stops: Arc<AtomicBool>,
-    kept: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+    kept: Arc<Mutex<Vec<State>>>,
     restored: Option<Arc<[u8]>>,
 }
 
