@@ -113,7 +113,7 @@ fn a_secret_is_nowhere_on_a_cluster() {
     let own = tempfile::tempdir().expect("a folder");
     let file = own.path().join("token.txt");
     fs::write(&file, &value).expect("a file");
-    assert_eq!(files_with(&[own.path()], &value), [file.clone()], "what searches finds it");
+    assert_eq!(files_with(&[own.path()], &value), std::slice::from_ref(&file), "what searches finds it");
 
     let module = wat(&site.world, "uses", USES_SECRET);
     let secret = format!("TOKEN={}", file.display());
