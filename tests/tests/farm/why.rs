@@ -19,7 +19,7 @@ fn without_a_worker() {
     let job = farm.detach(&[m, "--range", "0..10"]);
     let why = farm.why(&job);
     let group = |task: u64, count: u64| json!([{"task": task, "count": count, "cause": "no-worker", "cluster": "default", "coming": 0, "short": []}]);
-    assert_eq!(why, json!({"job": 1, "state": "waiting", "reason": null, "groups": group(0, 10)}));
+    assert_eq!(why, json!({"job": 1, "state": "waiting", "reason": null, "groups": group(0, 10), "checkpoint": null}));
     assert_eq!(farm.why("1:7")["groups"], group(7, 1));
     says(&farm, "1", &["10 tasks of job 1", "wait for a worker: none of cluster default is connected"]);
     says(&farm, "1:7", &["task 7 of job 1 waits for a worker"]);
