@@ -383,8 +383,8 @@ impl From<AgentError> for Report {
                 let report = Self::from_error(exit_codes::UNREACHABLE, &error);
                 tracing::debug!(%source, "gave up");
                 report.hint(
-                    "is that UDP port open from here? --wait says how long a worker waits for its scheduler, \
-                     --first-wait for one that has never answered",
+                    "--wait says how long a worker waits for its scheduler, --first-wait for one that has never \
+                     answered: is its UDP port open from here?",
                 )
             }
             AgentError::Artefact(error) => error.into(),

@@ -16,7 +16,7 @@ fn workers_come_with_the_work_and_go_when_it_is_done() {
     assert_eq!(status["scale"], json!({"min": 0, "max": 3, "idle_s": 3}), "{status}");
     assert_eq!(site.slurm.jobs(), [], "there is no work");
 
-    let work = Work::start(&site, "c", 600, 5_000_000);
+    let work = Work::start(&site, "c", 600, 10);
     site.until_cluster("c", "three workers", |status| status["up"] == 3);
     work.completes(&site);
     let gone = site.until_cluster("c", "nobody to be left", |status| status["workers"] == json!([]));

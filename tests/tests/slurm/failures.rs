@@ -58,7 +58,7 @@ fn workers_that_are_cancelled_by_hand_are_replaced() {
     let Some(site) = Site::start(Options { nodes: 2, debug_nodes: 0, ..Options::default() }) else { return };
     create(&site, "c", "2", &[]);
     let before = site.until_up("c", 2);
-    let mut work = Work::start(&site, "c", 1500, 5_000_000);
+    let mut work = Work::start(&site, "c", 1500, 20);
     work.until_done(&site, 50);
     let jobs = site.live_jobs();
     for job in &jobs {
@@ -80,7 +80,7 @@ fn the_workers_of_a_node_that_crashes_are_replaced_on_another() {
     let Some(site) = Site::start(hasty()) else { return };
     create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
     let before = site.until_up("c", 2);
-    let work = Work::start(&site, "c", 1500, 5_000_000);
+    let work = Work::start(&site, "c", 1500, 20);
     work.until_done(&site, 50);
     site.slurm.node("n1").crash();
     site.until_cluster("c", "the loss to show", |status| status["up"] == 1 && status["lost"] == 1);
@@ -98,7 +98,7 @@ fn a_node_that_hangs_and_comes_back_disturbs_nothing() {
     let Some(site) = Site::start(hasty()) else { return };
     create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
     site.until_up("c", 2);
-    let mut work = Work::start(&site, "c", 4000, 20_000_000);
+    let mut work = Work::start(&site, "c", 5000, 20);
     work.until_done(&site, 50);
     site.slurm.node("n1").freeze();
     site.until_cluster("c", "the loss to show", |status| status["up"] == 1);
@@ -124,7 +124,7 @@ fn a_controller_that_is_away_costs_no_worker_and_doubles_none() {
     site.until_cluster("c", "silence to show", |status| short(status).contains("the queue does not answer"));
     // Nothing is submitted that could not be found again.
     site.farm(&["cluster", "scale", "c", "4"]).succeeds();
-    Work::start(&site, "c", 300, 5_000_000).completes(&site);
+    Work::start(&site, "c", 300, 5).completes(&site);
     let during = site.show("c");
     assert_eq!((up(&during), &during["queued"], &during["wanted"]), (up(&before), &json!(1), &json!(4)), "{during}");
     site.slurm.controller().start();
@@ -141,7 +141,7 @@ fn workers_leave_before_their_time_is_up_and_others_come() {
     let prologue = site.world.write("soon.sh", soon).display().to_string();
     create(&site, "c", "2", &["--prologue", &prologue]);
     let before = site.until_up("c", 2);
-    let work = Work::start(&site, "c", 2000, 5_000_000);
+    let work = Work::start(&site, "c", 2000, 20);
     let mut seen = up(&before);
     // Two generations after the first one.
     wait_for("workers to come and go", || {
@@ -170,7 +170,7 @@ fn workers_that_urgent_jobs_push_aside_come_back() {
         };
         create(&site, "c", "2", &["--sbatch-arg=--exclusive"]);
         let before = site.until_up("c", 2);
-        let mut work = Work::start(&site, "c", 2000, 5_000_000);
+        let mut work = Work::start(&site, "c", 2000, 20);
         work.until_done(&site, 50);
         let urgent = ["--partition=urgent", "--exclusive", "--nodelist=n1", "--wrap", "sleep 1000"];
         let urgent = site.slurm.submit(&urgent);

@@ -12,18 +12,22 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Squares so many numbers on a cluster, each after some milliseconds of busy work: a few for each million `rounds`.
-    /// It is the farm's first job.
-    pub(crate) fn start(site: &Site, cluster: &str, tasks: u64, rounds: u64) -> Self {
+    /// Squares so many numbers on a cluster, each after a sleep of so many milliseconds, so that neither a fast machine
+    /// nor a busy one makes a difference. It is the farm's first job.
+    pub(crate) fn start(site: &Site, cluster: &str, tasks: u64, milliseconds: u64) -> Self {
+        // A subscription to the monotonic clock at 0: its id at 16, and the time at 24. What has happened goes to 64.
         let text = format!(
-            r#"(module (func (export "busy") (param $x i64) (result i64) (local $left i64)
-                (local.set $left (i64.const {rounds}))
-                (loop $again
-                    (local.set $left (i64.sub (local.get $left) (i64.const 1)))
-                    (br_if $again (i64.ne (local.get $left) (i64.const 0))))
-                (i64.mul (local.get $x) (local.get $x))))"#
+            r#"(module
+                (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+                (memory (export "memory") 1)
+                (func (export "nap") (param $x i64) (result i64)
+                    (i32.store (i32.const 16) (i32.const 1))
+                    (i64.store (i32.const 24) (i64.const {}))
+                    (if (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)) (then unreachable))
+                    (i64.mul (local.get $x) (local.get $x))))"#,
+            milliseconds * 1_000_000
         );
-        let module = wat(&site.world, "busy", &text).display().to_string();
+        let module = wat(&site.world, "nap", &text).display().to_string();
         let range = format!("0..{tasks}");
         let submit = ["submit", &module, "--cluster", cluster, "--range", &range, "--format", "ndjson"];
         Self { client: site.farm(&submit).start(), tasks }

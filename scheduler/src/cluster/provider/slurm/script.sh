@@ -94,8 +94,14 @@ farm_find_program() {
     [ -n "$farm_tried" ] || farm_fail "the program cannot be fetched: there is no curl, wget or python3 on PATH ($PATH)"
     farm_fail "the program cannot be fetched:$farm_why"
   fi
-  # Another job may do the same at the same time: whichever is last, it is the same file.
-  chmod 700 "$farm_part" && mv -f "$farm_part" "$farm_program" || farm_fail "cannot make $farm_program"
+  # Another job may do the same at the same time, and its worker run from the file already: that one stays.
+  chmod 700 "$farm_part" || farm_fail "cannot make $farm_program"
+  if ! ln "$farm_part" "$farm_program" 2>/dev/null; then
+    farm_sum=''
+    if [ -f "$farm_program" ]; then farm_digest "$farm_program"; fi
+    [ "$farm_sum" = "$farm_sha256" ] || mv -f "$farm_part" "$farm_program" || farm_fail "cannot make $farm_program"
+  fi
+  rm -f "$farm_part"
 }
 
 # What workers that were killed, and programs of former times, have left.
