@@ -44,6 +44,7 @@ pub mod net;
 mod process;
 mod relay;
 mod running;
+mod search;
 pub mod slurm;
 
 pub use command::Command;
@@ -53,6 +54,7 @@ pub use leftovers::Process;
 pub use process::{Scheduler, Worker};
 pub use relay::Relay;
 pub use running::Running;
+pub use search::{files_with, has};
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -1,10 +1,10 @@
 //! `--secret` and `farm secret`: tasks can read them, and nobody else.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use farm_tests::{World, wait_for};
+use farm_tests::{World, files_with, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -42,31 +42,12 @@ fn reader(pause_ms: u64) -> String {
     )
 }
 
-/// The files below a folder that have these bytes in them.
-fn with_bytes(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path);
-            } else if entry.file_type().is_ok_and(|kind| kind.is_file())
-                && fs::read(&path).is_ok_and(|content| content.windows(bytes.len()).any(|part| part == bytes))
-            {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
 /// The folders of secrets that have these bytes in them.
 fn in_memory(value: &str) -> Vec<PathBuf> {
     let places = [std::env::var("XDG_RUNTIME_DIR").unwrap_or_default(), "/dev/shm".to_owned()];
     let folders = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
     let ours = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with("farm-secrets-"));
-    ours.flat_map(|folder| with_bytes(&folder.path(), value.as_bytes())).collect()
+    ours.flat_map(|folder| files_with(&[&folder.path()], value)).collect()
 }
 
 #[test]
@@ -142,7 +123,7 @@ fn a_secret_is_nowhere() {
             shown.push(String::from_utf8_lossy(&read).into_owned());
         }
     }
-    assert_eq!(with_bytes(world.path(), VALUE.as_bytes()), [] as [PathBuf; 0], "while it runs");
+    assert_eq!(files_with(&[world.path()], VALUE), [] as [PathBuf; 0], "while it runs");
     for args in [
         &["job", "show", "1", "--output", "json"][..],
         &["secret", "list", "1", "--output", "json"],
@@ -167,7 +148,7 @@ fn a_secret_is_nowhere() {
         assert!(!text.contains(VALUE), "{text}");
     }
     assert!(shown.iter().any(|text| text.contains("secret given")), "the log is the one that would have it");
-    assert_eq!(with_bytes(world.path(), VALUE.as_bytes()), [] as [PathBuf; 0], "afterwards");
+    assert_eq!(files_with(&[world.path()], VALUE), [] as [PathBuf; 0], "afterwards");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use farm_tests::slurm::Options;
-use farm_tests::{Process, World, wait_for, wat};
+use farm_tests::{Process, World, files_with, has, wait_for, wat};
 
 use crate::site::{Plan, Site};
 
@@ -41,27 +41,6 @@ const USES_SECRET: &str = r#"(module
         (i32.store (i32.const 4) (i32.const 10))
         (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
         (if (i32.eqz (i32.load (i32.const 8))) (then unreachable))))"#;
-
-fn has(content: &[u8], text: &str) -> bool {
-    content.windows(text.len()).any(|part| part == text.as_bytes())
-}
-
-/// The files below some folders that have a text in them.
-fn files_with(folders: &[&Path], text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut left: Vec<_> = folders.iter().map(|folder| folder.to_path_buf()).collect();
-    while let Some(folder) = left.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                left.push(entry.path());
-            } else if kind.is_file() && fs::read(entry.path()).is_ok_and(|content| has(&content, text)) {
-                found.push(entry.path());
-            }
-        }
-    }
-    found
-}
 
 /// Whatever runs on the nodes and is farm's, and the commands and the scheduler of the site.
 fn processes(site: &Site) -> Vec<Process> {
