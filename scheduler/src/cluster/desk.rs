@@ -83,11 +83,7 @@ impl Desk {
     }
 
     /// An order for workers of a cluster, that come with this ticket.
-    pub(crate) fn order(&self, spec: &ClusterSpec, base: String, count: u32, ticket: String) -> Order {
-        self.order_with(spec.clone(), base, count, ticket)
-    }
-
-    fn order_with(&self, spec: ClusterSpec, base: String, count: u32, ticket: String) -> Order {
+    pub(crate) fn order(&self, spec: ClusterSpec, base: String, count: u32, ticket: String) -> Order {
         Order { farm: self.farm.clone(), spec, base, count, ticket, program: self.program.clone() }
     }
 
@@ -102,6 +98,6 @@ impl Desk {
             ProviderKind::Local => &self.local,
             ProviderKind::Slurm => &self.slurm,
         };
-        Ok(provider.plan(&self.order_with(spec, "LEASE".to_owned(), 1, "TICKET".to_owned())))
+        Ok(provider.plan(&self.order(spec, "LEASE".to_owned(), 1, "TICKET".to_owned())))
     }
 }

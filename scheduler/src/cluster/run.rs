@@ -211,7 +211,7 @@ impl Work {
                             continue;
                         }
                     };
-                    let order = self.desk.order(&view.wanted.spec, random_base(), count, ticket);
+                    let order = self.desk.order(view.wanted.spec.clone(), random_base(), count, ticket);
                     let leases = order.leases();
                     cluster.fleet.submitting(now, leases.iter().cloned());
                     let result = source.provider.submit(&order).await;

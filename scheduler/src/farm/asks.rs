@@ -161,9 +161,7 @@ impl Owner {
         if self.stopping.is_some() {
             return Err(RequestError::ShuttingDown);
         }
-        if let Some(trouble) = self.commits.trouble() {
-            return Err(RequestError::Storage(trouble.to_owned()));
-        }
+        self.commits.check_trouble()?;
         match self.store.has_room() {
             Ok(true) => Ok(()),
             Ok(false) => Err(RequestError::Storage("the disk with the scheduler's state is full".to_owned())),

@@ -228,16 +228,11 @@ impl Owner {
     /// Tells those whose changes are stored, or, while nothing can be, that they are not. They are tried again all the
     /// same.
     pub(super) fn settle_clusters(&mut self) {
-        let written = self.commits.written();
-        while let Some((number, ..)) = self.clusters.waiting.front() {
-            let trouble = self.commits.trouble().map(str::to_owned);
-            if *number > written && trouble.is_none() {
-                return;
-            }
-            let is_stored = *number <= written;
-            let Some((_, status, reply)) = self.clusters.waiting.pop_front() else { return };
-            let answer = if is_stored { status } else { Err(RequestError::Storage(trouble.unwrap_or_default())) };
-            let _ = reply.send(answer);
+        while let Some(&(number, ..)) = self.clusters.waiting.front()
+            && let Some(fate) = self.commits.fate(number)
+            && let Some((_, status, reply)) = self.clusters.waiting.pop_front()
+        {
+            let _ = reply.send(fate.and(status));
         }
     }
 

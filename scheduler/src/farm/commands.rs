@@ -63,18 +63,17 @@ impl Owner {
             }
             Fact::JobEnded { job, state, reason, failed, missing, retried } => {
                 let task_ns = self.core.job(job).and_then(|view| view.task_ns);
-                let (ended_ms, mut bytes) = (unix_ms(), 0);
+                let (ended_ms, mut bytes, mut dropped) = (unix_ms(), 0, None);
                 if let Some(record) = self.jobs.get_mut(&job) {
                     record.ended_ms = Some(ended_ms);
                     bytes = record.kept.results;
+                    // Nobody will need what its tasks have kept.
+                    if !record.checkpoints.is_empty() {
+                        record.checkpoints.clear();
+                        dropped = Some(Record::CheckpointsDropped { job, tasks: 0..u64::MAX });
+                    }
                 }
                 let end = JobEnd { state, reason, ended_ms, failed, missing, retried, task_ns, bytes };
-                // Nobody will need what its tasks have kept.
-                let record = self.jobs.get_mut(&job).filter(|record| !record.checkpoints.is_empty());
-                let dropped = record.map(|record| {
-                    record.checkpoints.clear();
-                    Record::CheckpointsDropped { job, tasks: 0..u64::MAX }
-                });
                 self.commits.add(seq, [Record::Ended { job, end }].into_iter().chain(dropped));
             }
         }

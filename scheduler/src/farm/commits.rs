@@ -23,6 +23,7 @@ use std::time::Duration;
 use farm_core::FactSeq;
 use farm_link::failpoint;
 use farm_proto::ids::{Digest, JobId};
+use farm_proto::message::RequestError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -151,6 +152,17 @@ impl Commits {
     /// How many records were ever added.
     pub(super) fn added(&self) -> u64 {
         self.added
+    }
+
+    /// What has become of the record of this number: it is written, or nothing can be at present. `None` as long as
+    /// neither is known.
+    pub(super) fn fate(&self, number: u64) -> Option<Result<(), RequestError>> {
+        if number <= self.written { Some(Ok(())) } else { self.check_trouble().err().map(Err) }
+    }
+
+    /// Whether things can be stored, as far as is known.
+    pub(super) fn check_trouble(&self) -> Result<(), RequestError> {
+        self.trouble().map_or(Ok(()), |trouble| Err(RequestError::Storage(trouble.to_owned())))
     }
 
     /// How many of the records are written that were ever added.

@@ -139,6 +139,7 @@ impl Owner {
     pub(super) fn answer_ticket(&mut self, ask: TicketAsk) {
         match ask {
             TicketAsk::New { new, by, reply } => match self
+                .commits
                 .check_trouble()
                 .and_then(|()| self.make_ticket(&new, by).map_err(|error| RequestError::Invalid(error.to_string())))
             {
@@ -154,10 +155,6 @@ impl Owner {
             TicketAsk::Enrol { ticket, reply } => self.certify(ticket, Use::One, reply),
             TicketAsk::Renew { ticket, reply } => self.certify(ticket, Use::Nothing, reply),
         }
-    }
-
-    fn check_trouble(&self) -> Result<(), RequestError> {
-        self.commits.trouble().map_or(Ok(()), |trouble| Err(RequestError::Storage(trouble.to_owned())))
     }
 
     /// What is known of a ticket.
@@ -239,7 +236,7 @@ impl Owner {
         };
         // Until when there may be certificates is not worth a wait, nor to turn anybody away while the disk is full.
         let is_counted = uses == Use::One && row.uses_left.is_some();
-        if is_counted && let Err(error) = self.check_trouble() {
+        if is_counted && let Err(error) = self.commits.check_trouble() {
             return drop(reply.send(Err(error)));
         }
         if self.tickets.rows.get(&ticket) != Some(&row) {
@@ -279,10 +276,10 @@ impl Owner {
     pub(super) fn settle_tickets(&mut self) {
         let written = self.commits.written();
         self.tickets.unstored.retain(|_, number| *number > written);
-        let refused = self.check_trouble().err();
-        let is_due = |(number, _): &mut (u64, Waiter)| *number <= written || refused.is_some();
-        while let Some((number, waiter)) = self.tickets.waiting.pop_front_if(is_due) {
-            let result = if number <= written { Ok(()) } else { refused.clone().map_or(Ok(()), Err) };
+        while let Some(&(number, _)) = self.tickets.waiting.front()
+            && let Some(result) = self.commits.fate(number)
+            && let Some((_, waiter)) = self.tickets.waiting.pop_front()
+        {
             match waiter {
                 Waiter::New(row, reply) => drop(reply.send(result.map(|()| row))),
                 Waiter::Revoked(ticket, reply) => {
